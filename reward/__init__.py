@@ -1,0 +1,1 @@
+"""The reward model: data, Bradley-Terry training, evaluation."""

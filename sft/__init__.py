@@ -1,0 +1,1 @@
+"""Supervised fine-tuning on conversations, with the loss on the assistant's tokens."""
