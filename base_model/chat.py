@@ -1,0 +1,87 @@
+"""Messages to segments: the chat template, and what of it a model is trained on."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from base_model.images import load_image
+from base_model.interleave import Media, Segment, Text
+from base_model.tokenizer import BOS, END_OF_TURN, EOS, MODEL, SYSTEM, USER, Tokenizer
+from training.errors import BadInput
+
+ROLES = {"system": SYSTEM, "user": USER, "assistant": MODEL}
+
+# Part of a model's identity: a reward model must have been trained on the template that the policy speaks.
+TEMPLATE = f"<bos> ({{{SYSTEM} {USER} {MODEL}}} content {END_OF_TURN})* <eos>"
+
+
+def fingerprint(tokenizer: Tokenizer) -> str:
+    """Digest of tokenizer and template together; models that score or copy one another must share it."""
+    return "sha256:" + hashlib.sha256((tokenizer.digest + TEMPLATE).encode()).hexdigest()
+
+
+def messages_to_segments(
+    messages: Sequence[Mapping[str, Any]],
+    tokenizer: Tokenizer,
+    *,
+    folder: Path,
+    generation_prompt: bool = False,
+    loss_on: str = "assistant",
+) -> list[Segment]:
+    """Applies the template.
+
+    Args:
+        messages: `{"role", "content"}`, content a string or a list of typed parts.
+        tokenizer: for the text and the control tokens.
+        folder: where relative media paths start.
+        generation_prompt: end with an open assistant turn instead of the end of the document.
+        loss_on: "assistant" (replies and their end of turn), "last" (the last reply only) or "all".
+
+    Raises:
+        BadInput: for an unknown role or kind of part, empty messages, or unreadable media.
+    """
+    if not messages:
+        raise BadInput("a row needs at least one message, this one has none")
+    segments: list[Segment] = [Text([BOS], False)]
+    replies = [index for index, message in enumerate(messages) if message.get("role") == "assistant"]
+    for index, message in enumerate(messages):
+        role = message.get("role")
+        if role not in ROLES:
+            raise BadInput(f"a message's role is one of {', '.join(ROLES)}, not {role!r}")
+        learn = loss_on == "all" or (role == "assistant" and (loss_on == "assistant" or index == replies[-1]))
+        segments.append(Text([tokenizer.control(ROLES[role])], loss_on == "all"))
+        segments += [_part(part, tokenizer, folder, learn) for part in parts(message.get("content"))]
+        segments.append(Text([tokenizer.end_of_turn], learn))
+    if generation_prompt:
+        segments.append(Text([tokenizer.control(MODEL)], False))
+    else:
+        segments.append(Text([EOS], loss_on == "all"))
+    return segments
+
+
+def parts(content: Any) -> list[Mapping[str, Any]]:
+    """A message's content as typed parts."""
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    if isinstance(content, Sequence) and all(isinstance(part, Mapping) for part in content):
+        return list(content)
+    raise BadInput(f"a message's content is a string or a list of parts, not {type(content).__name__}")
+
+
+def _part(part: Mapping[str, Any], tokenizer: Tokenizer, folder: Path, learn: bool) -> Segment:
+    kind = part.get("type")
+    if kind == "text" and isinstance(part.get("text"), str):
+        return Text(tokenizer.encode(part["text"]), learn)
+    if kind == "image" and part.get("image") is not None:
+        return Media("image", load_image(part["image"], folder))
+    if kind in ("audio", "video") and part.get(kind) is not None:
+        return Media(kind, part[kind])
+    raise BadInput(f"a content part is text, image, audio or video with its value under that key, not {dict(part)!r:.80}")
+
+
+def reply_messages(prompt: Any, reply: Any) -> list[Mapping[str, Any]]:
+    """A prompt and its reply, each a string or messages, as one conversation."""
+    prompt = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+    reply = [{"role": "assistant", "content": reply}] if isinstance(reply, str) else list(reply)
+    return [*prompt, *reply]

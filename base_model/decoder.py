@@ -1,0 +1,138 @@
+"""The multimodal decoder: embedder, blocks, soft tokens in their places, tied head."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+from base_model.attention import Attention, LayerCache, attention_mask
+from base_model.config import LayerSpec, ModelConfig
+from base_model.layers import GatedMLP, RMSNorm, matmul, param
+from base_model.vision import PatchEncoder
+
+
+class Cache(NamedTuple):
+    """What a decoder remembers of the tokens it has read: `length` slots of `segments` and of every layer are filled."""
+
+    layers: tuple[LayerCache, ...]
+    segments: Int[Array, "B S"]
+    length: Int[Array, ""]
+
+
+def empty_cache(config: ModelConfig, batch: int, slots: int) -> Cache:
+    """A cache for `batch` rows of at most `slots` tokens, float32."""
+    layers = tuple(
+        LayerCache(*(jnp.zeros((batch, slots, spec.kv_heads, spec.head_dim), jnp.float32) for _ in range(2)))
+        for spec in config.layers
+    )
+    return Cache(layers, jnp.zeros((batch, slots), jnp.int32), jnp.int32(0))
+
+
+class Block(nnx.Module):
+    """Attention and MLP, each between two norms, and the saved scalar on the residual stream (Gemma 4)."""
+
+    def __init__(self, spec: LayerSpec, config: ModelConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        """The norms on the branches start small, so that a deep stack starts near the identity."""
+        norm = lambda start=1.0: RMSNorm(  # noqa: E731
+            config.embed_dim, epsilon=config.norm_epsilon, offset=config.norm_offset, start=start
+        )
+        branch = (2 * len(config.layers)) ** -0.5
+        self.attention_norm, self.mlp_norm = norm(), norm()
+        if config.post_norms:
+            self.attention_post_norm, self.mlp_post_norm = norm(branch), norm(branch)
+        self.attention = Attention(spec, config, dtype=dtype, rngs=rngs)
+        self.mlp = GatedMLP(config.embed_dim, spec.mlp_dim, dtype=dtype, rngs=rngs)
+        self.post_norms = config.post_norms
+
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        positions: Int[Array, "B T"],
+        mask: Bool[Array, "B T S"],
+        cache: LayerCache | None,
+        slot: Int[Array, ""] | None,
+    ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
+        """One layer."""
+        branch, cache = self.attention(self.attention_norm(x), positions, mask, cache, slot)
+        x = x + (self.attention_post_norm(branch) if self.post_norms else branch)
+        branch = self.mlp(self.mlp_norm(x))
+        return x + (self.mlp_post_norm(branch) if self.post_norms else branch), cache
+
+
+class Decoder(nnx.Module):
+    """Tokens and pictures to hidden states, hidden states to logits."""
+
+    def __init__(self, config: ModelConfig, *, image_token: int, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
+        """Builds the parameters; `dtype` is that of the matrix products, accumulated in float32."""
+        self.embedding = param(rngs.params(), (config.vocab_size, config.embed_dim), ("vocab", "embed"), 0.02)
+        self.blocks = nnx.List(Block(spec, config, dtype=dtype, rngs=rngs) for spec in config.layers)
+        self.final_norm = RMSNorm(config.embed_dim, epsilon=config.norm_epsilon, offset=config.norm_offset)
+        if config.vision is not None:
+            self.vision = PatchEncoder(config.vision, config, rngs=rngs)
+        self.config, self.image_token, self.dtype = config, image_token, dtype
+
+    def embed(
+        self, tokens: Int[Array, "B T"], images: UInt8[Array, "B I H W 3"] | None
+    ) -> Float[Array, "B T D"]:
+        """Scaled token embeddings, with the k-th soft token of a row in the row's k-th soft-token place."""
+        x = self.embedding[...][tokens] * self.config.embed_dim**0.5
+        if images is None or images.shape[1] == 0:
+            return x
+        batch, count = images.shape[:2]
+        soft = self.vision(images.reshape(batch * count, *images.shape[2:])).reshape(batch, -1, x.shape[-1])
+        is_soft = tokens == self.image_token
+        order = jnp.clip(jnp.cumsum(is_soft, 1) - 1, 0, soft.shape[1] - 1)
+        return jnp.where(is_soft[..., None], jnp.take_along_axis(soft, order[..., None], 1), x)
+
+    def __call__(
+        self,
+        tokens: Int[Array, "B T"],
+        positions: Int[Array, "B T"],
+        segments: Int[Array, "B T"],
+        images: UInt8[Array, "B I H W 3"] | None = None,
+        cache: Cache | None = None,
+    ) -> tuple[Float[Array, "B T D"], Cache | None]:
+        """Final-norm hidden states of each token.
+
+        Args:
+            tokens: token ids; a soft-token id marks each place a picture's soft token takes.
+            positions: position of each token in its own example, from 0.
+            segments: packed example of each token, 0 for padding; examples do not see each other.
+            images: the pictures of each row in the order of their places; unused trailing slots may hold anything.
+            cache: what was read before; the tokens continue it. Without one the row stands alone.
+        """
+        x = self.embed(tokens, images)
+        start = jnp.int32(0) if cache is None else cache.length
+        slots = start + jnp.arange(tokens.shape[1])
+        if cache is None:
+            key_slots, key_segments = slots, segments
+        else:
+            key_segments = jax.lax.dynamic_update_slice(cache.segments, segments, (0, start))
+            key_slots = jnp.arange(key_segments.shape[1])
+        pictures = None
+        if self.config.image_attention == "bidirectional" and cache is None:
+            is_soft = tokens == self.image_token
+            begins = is_soft & ~jnp.pad(is_soft, ((0, 0), (1, 0)))[:, :-1]
+            pictures = jnp.where(is_soft, jnp.cumsum(begins, 1), 0)
+        masks = {
+            window: attention_mask(
+                slots, key_slots, segments, key_segments, window=window, query_images=pictures, key_images=pictures
+            )
+            for window in {spec.window for spec in self.config.layers}
+        }
+        layers = []
+        for index, (block, spec) in enumerate(zip(self.blocks, self.config.layers, strict=True)):
+            layer_cache = None if cache is None else cache.layers[index]
+            x, layer_cache = block(x, positions, masks[spec.window], layer_cache, start)
+            layers.append(layer_cache)
+        if cache is not None:
+            cache = Cache(tuple(layers), key_segments, start + tokens.shape[1])
+        return self.final_norm(x), cache
+
+    def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
+        """Next-token logits in float32 by the tied head, soft-capped where the config says so."""
+        logits = matmul(hidden, self.embedding[...].T, self.dtype)
+        cap = self.config.final_logit_cap
+        return logits if cap is None else cap * jnp.tanh(logits / cap)

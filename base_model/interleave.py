@@ -1,0 +1,79 @@
+"""Segments of text and media to one token sequence with places for soft tokens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from base_model.config import ModelConfig
+from base_model.images import resize
+from base_model.tokenizer import Tokenizer
+from training.errors import BadInput
+
+
+class Text(NamedTuple):
+    """Token ids, and whether a model learns to produce them."""
+
+    ids: list[int]
+    learn: bool
+
+
+class Media(NamedTuple):
+    """A picture, a sound or a clip: `kind` is "image", "audio" or "video"."""
+
+    kind: str
+    value: Any
+
+
+Segment = Text | Media
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One sequence as a model reads it.
+
+    Attributes:
+        tokens: int32 [T]; soft-token ids mark the places of media.
+        learn: bool [T], whether each token is one the model is trained to produce.
+        images: uint8 [H, W, 3] each, in the order of their places.
+    """
+
+    tokens: np.ndarray
+    learn: np.ndarray
+    images: list[np.ndarray] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        """Number of tokens."""
+        return len(self.tokens)
+
+
+def interleave(segments: Sequence[Segment], tokenizer: Tokenizer, config: ModelConfig) -> Example:
+    """Lays segments out in one sequence; each medium stands between its brackets.
+
+    Raises:
+        BadInput: for a medium that the model has no encoder for, or a sequence beyond the model's context.
+    """
+    tokens: list[int] = []
+    learn: list[bool] = []
+    images: list[np.ndarray] = []
+    for segment in segments:
+        if isinstance(segment, Text):
+            ids, learned = segment.ids, segment.learn
+        else:
+            ids, learned = _place(segment, tokenizer, config), False
+            images.append(resize(segment.value, config.vision.image_size))
+        tokens += ids
+        learn += [learned] * len(ids)
+    if len(tokens) > config.max_context:
+        raise BadInput(f"a row of {len(tokens)} tokens does not fit the model's context of {config.max_context}")
+    return Example(tokens=np.array(tokens, np.int32), learn=np.array(learn, bool), images=images)
+
+
+def _place(media: Media, tokenizer: Tokenizer, config: ModelConfig) -> list[int]:
+    encoders = {"image": config.vision}
+    encoder = encoders.get(media.kind)
+    if encoder is None:
+        raise BadInput(f"this model has no encoder for {media.kind}; leave such rows out or choose a model that has one")
+    begin, end = (tokenizer.control(f"<{edge}_of_{media.kind}>") for edge in ("start", "end"))
+    return [begin, *[tokenizer.control(f"<{media.kind}_soft_token>")] * encoder.soft_tokens, end]

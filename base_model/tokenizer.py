@@ -1,0 +1,117 @@
+"""SentencePiece text tokenizer whose control tokens cannot be spelled by a user."""
+
+import hashlib
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import sentencepiece
+
+from training.errors import BadInput
+
+PAD, EOS, BOS, UNK = 0, 1, 2, 3
+
+# Control symbols in SentencePiece's sense: they have an id, and no text encodes to them.
+SYSTEM, USER, MODEL, END_OF_TURN = "<system>", "<user>", "<model>", "<end_of_turn>"
+MEDIA = tuple(f"<{edge}_of_{kind}>" for kind in ("image", "audio", "video") for edge in ("start", "end"))
+SOFT = ("<image_soft_token>", "<audio_soft_token>", "<video_soft_token>")
+CONTROLS = (SYSTEM, USER, MODEL, END_OF_TURN, *MEDIA, *SOFT)
+
+
+class Tokenizer:
+    """Text to ids and back."""
+
+    def __init__(self, model: bytes):
+        """Takes the bytes of a tokenizer.model file.
+
+        Raises:
+            BadInput: when the bytes are no SentencePiece model or lack a control token.
+        """
+        try:
+            self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
+        except (RuntimeError, OSError) as error:
+            raise BadInput(f"tokenizer.model is not a SentencePiece model: {error}") from error
+        self.model = model
+        missing = [piece for piece in CONTROLS if self._pieces.piece_to_id(piece) == self._pieces.unk_id()]
+        if missing:
+            raise BadInput(f"tokenizer.model has no control token {', '.join(missing)}: train one with this version")
+
+    @classmethod
+    def load(cls, path: Path) -> "Tokenizer":
+        """Reads a tokenizer.model file."""
+        try:
+            return cls(path.read_bytes())
+        except OSError as error:
+            raise BadInput(f"{path} cannot be read: {error.strerror}") from error
+
+    @classmethod
+    def train(cls, texts: Iterable[str], *, vocab_size: int) -> "Tokenizer":
+        """Trains a unigram model with byte fallback: every text survives a round trip.
+
+        Args:
+            texts: a sample of the whole corpus.
+            vocab_size: number of ids, the control tokens among them.
+        """
+        out = io.BytesIO()
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(texts),
+                model_writer=out,
+                model_type="unigram",
+                vocab_size=vocab_size,
+                byte_fallback=True,
+                split_digits=True,
+                allow_whitespace_only_pieces=True,
+                normalization_rule_name="identity",
+                remove_extra_whitespaces=False,
+                add_dummy_prefix=False,
+                character_coverage=0.9995,
+                pad_id=PAD,
+                eos_id=EOS,
+                bos_id=BOS,
+                unk_id=UNK,
+                control_symbols=list(CONTROLS),
+                num_threads=2,
+                minloglevel=2,
+            )
+        except RuntimeError as error:
+            raise BadInput(f"the tokenizer could not be trained with {vocab_size} pieces: {error}") from error
+        return cls(out.getvalue())
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids."""
+        return self._pieces.vocab_size()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the model file."""
+        return "sha256:" + hashlib.sha256(self.model).hexdigest()
+
+    def control(self, piece: str) -> int:
+        """The id of a control token."""
+        return self._pieces.piece_to_id(piece)
+
+    @property
+    def end_of_turn(self) -> int:
+        """The id that ends a turn, and so a reply."""
+        return self.control(END_OF_TURN)
+
+    @property
+    def image_token(self) -> int:
+        """The id that holds the place of one soft token of a picture."""
+        return self.control("<image_soft_token>")
+
+    @property
+    def never_sampled(self) -> tuple[int, ...]:
+        """Ids that no reply contains: soft tokens, brackets, roles, padding; everything but text and the end of turn."""
+        controls = {self.control(piece) for piece in CONTROLS if piece != END_OF_TURN}
+        return tuple(sorted(controls | {PAD, EOS, BOS, UNK}))
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text; control tokens that it spells are ordinary characters."""
+        return self._pieces.encode(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids; control tokens leave no trace."""
+        return self._pieces.decode([int(i) for i in ids])

@@ -1,0 +1,51 @@
+"""Pictures in: a convolutional patch encoder and the projector to soft tokens."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, UInt8
+
+from base_model.config import ModelConfig, VisionConfig
+from base_model.layers import RMSNorm, constant, param
+
+
+class PatchEncoder(nnx.Module):
+    """Overlapping patches by stride-2 convolutions, groups of cells concatenated, projected to the decoder's width.
+
+    On two cores this learns colour and shape within a minute, where a plain patch Transformer of the same size has not
+    after several.
+    """
+
+    def __init__(self, vision: VisionConfig, config: ModelConfig, *, rngs: nnx.Rngs):
+        """He initialisation for the stages; soft tokens start at a third of unit size, like scaled embeddings."""
+        sizes = (4, *vision.channels)
+        self.kernels = nnx.List(
+            param(rngs.params(), (3, 3, fan_in, fan_out), (None, None, None, None), (2 / (9 * fan_in)) ** 0.5)
+            for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True)
+        )
+        self.biases = nnx.List(constant(0.0, (size,), (None,)) for size in vision.channels)
+        group = (vision.cells // vision.grid) ** 2 * vision.channels[-1]
+        self.project = param(rngs.params(), (group, config.embed_dim), (None, "embed"), group**-0.5)
+        self.place = param(rngs.params(), (vision.soft_tokens, config.embed_dim), (None, "embed"), 0.02)
+        self.norm = RMSNorm(config.embed_dim, epsilon=config.norm_epsilon, offset=config.norm_offset, start=0.3)
+        self.vision = vision
+
+    def __call__(self, images: UInt8[Array, "N H W 3"]) -> Float[Array, "N S D"]:
+        """Soft tokens of each picture, rows first.
+
+        Three channels are the pixels in [-1, 1] relative to the picture's first pixel, the fourth says where a pixel
+        differs from it at all: what stands on a plain background is seen whatever its colour.
+        """
+        pixels = images.astype(jnp.float32)
+        relative = (pixels - pixels[:, :1, :1]) / 127.5
+        differs = (jnp.abs(relative).max(-1, keepdims=True) > 0.08).astype(jnp.float32)
+        x = jnp.concatenate([relative, differs], -1)
+        for kernel, bias in zip(self.kernels, self.biases, strict=True):
+            x = jax.lax.conv_general_dilated(
+                x, kernel[...], (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+            x = jax.nn.relu(x + bias[...])
+        grid, side = self.vision.grid, self.vision.cells // self.vision.grid
+        x = x.reshape(len(images), grid, side, grid, side, -1).transpose(0, 1, 3, 2, 4, 5)
+        x = x.reshape(len(images), grid * grid, -1) @ self.project[...]
+        return self.norm(x + self.place[...])
