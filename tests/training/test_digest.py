@@ -1,0 +1,77 @@
+"""Folder digests: stable, sensitive to every byte and name, and strict about links."""
+
+import os
+
+import pytest
+
+from training.digest import bytes_digest, file_digest, folder_digest, json_digest, manifest
+from training.errors import BadInput
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A small checkpoint-like folder."""
+    root = tmp_path / "checkpoint"
+    (root / "params").mkdir(parents=True)
+    (root / "config.json").write_text("{}")
+    (root / "params" / "a.bin").write_bytes(b"\x00\x01")
+    return root
+
+
+def test_golden():
+    """SHA-256 of "abc" is in the standard."""
+    assert bytes_digest(b"abc") == "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert json_digest({"b": 1, "a": 2}) == json_digest({"a": 2, "b": 1})
+
+
+def test_manifest_is_sorted_and_complete(folder):
+    """Hidden files count too; paths are relative with slashes."""
+    (folder / ".hidden").write_text("x")
+    assert [(entry.path, entry.size) for entry in manifest(folder)] == [
+        (".hidden", 1),
+        ("config.json", 2),
+        ("params/a.bin", 2),
+    ]
+
+
+def test_digest_is_that_of_the_content_not_of_the_place(folder, tmp_path):
+    """A copy elsewhere has the same digest, and so has a link to the folder."""
+    before = folder_digest(folder)
+    (tmp_path / "latest").symlink_to(folder)
+    assert folder_digest(tmp_path / "latest") == before
+    folder.rename(tmp_path / "moved")
+    assert folder_digest(tmp_path / "moved") == before
+
+
+@pytest.mark.parametrize("change", ["byte", "name", "added", "removed"])
+def test_every_change_is_seen(folder, change):
+    """Bytes, names and the set of files all matter."""
+    before = folder_digest(folder)
+    if change == "byte":
+        (folder / "params" / "a.bin").write_bytes(b"\x00\x02")
+    elif change == "name":
+        (folder / "params" / "a.bin").rename(folder / "params" / "b.bin")
+    elif change == "added":
+        (folder / ".empty").touch()
+    else:
+        (folder / "config.json").unlink()
+    assert folder_digest(folder) != before
+
+
+def test_links_pipes_and_nothing_are_refused(folder, tmp_path):
+    """A symbolic link to a file or folder, a pipe, a missing or an empty folder."""
+    link = folder / "link"
+    for target in (folder / "config.json", folder / "params"):
+        link.symlink_to(target)
+        with pytest.raises(BadInput, match="symbolic link"):
+            folder_digest(folder)
+        link.unlink()
+    os.mkfifo(folder / "pipe")
+    with pytest.raises(BadInput, match="regular file"):
+        folder_digest(folder)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadInput, match="no files"):
+        folder_digest(tmp_path / "empty")
+    for missing in (folder_digest, file_digest):
+        with pytest.raises(BadInput):
+            missing(tmp_path / "nowhere")
