@@ -34,7 +34,7 @@ def generalised_advantages(
 
     delta_t = r_t + gamma V_{t+1} - V_t;  A_t = delta_t + gamma lambda A_{t+1};  return_t = A_t + V_t
 
-    t + 1 is the next token the mask keeps: tokens that the policy did not write, such as a tool's output within it, are
+    t + 1 is the next token the mask keeps: tokens that the policy did not write, such as a tool's output, are
     stepped over and cost no discount. V is 0 beyond the last token. Schulman et al., "High-Dimensional Continuous
     Control Using Generalized Advantage Estimation" (2016), equation 16.
 

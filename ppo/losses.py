@@ -226,9 +226,8 @@ def value_loss(
     returns = jax.lax.stop_gradient(jnp.where(mask, upcast(returns), 0))
 
     unclipped = rlax.l2_loss(values, returns)  # has the one half
-    clipped = unclipped
-    if clip is not None:
-        clipped = rlax.l2_loss(jnp.clip(values, old_values - clip, old_values + clip), returns)
+    near = values if clip is None else jnp.clip(values, old_values - clip, old_values + clip)
+    clipped = rlax.l2_loss(near, returns)
 
     errors = returns - jax.lax.stop_gradient(values)
     spread = masked_var(returns, mask)
