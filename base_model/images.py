@@ -1,6 +1,7 @@
 """Pictures from rows: decoding, limits, and the size that the encoder wants."""
 
 import io
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +28,26 @@ def load_image(value: Any, folder: Path) -> UInt8[np.ndarray, "H W 3"]:
         return np.asarray(value.convert("RGB"))
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
-    name = "an image given as bytes"
     if isinstance(value, str):
-        name, value = value, _inside(folder, value)
-    if not isinstance(value, (bytes, Path)):
-        raise BadInput(f"an image is a path, bytes or an array, not {type(value).__name__}")
+        return _decode_file(_inside(folder, value))
+    if isinstance(value, bytes):
+        return _decode(value, "an image given as bytes")
+    raise BadInput(f"an image is a path, bytes or an array, not {type(value).__name__}")
+
+
+@lru_cache(maxsize=8192)  # data sets ask several questions about one picture
+def _decode_file(path: Path) -> UInt8[np.ndarray, "H W 3"]:
+    return _decode(path, path.name)
+
+
+def _decode(value: bytes | Path, name: str) -> UInt8[np.ndarray, "H W 3"]:
     try:
         with Image.open(io.BytesIO(value) if isinstance(value, bytes) else value) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise BadInput(f"{name} has {image.width} x {image.height} pixels; the limit is {MAX_PIXELS:,}")
             return np.asarray(image.convert("RGB"))
     except FileNotFoundError as error:
-        raise BadInput(f"the image {name} does not exist below {folder}") from error
+        raise BadInput(f"the image {value} does not exist") from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise BadInput(f"the image {name} cannot be decoded: {error}") from error
 

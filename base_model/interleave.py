@@ -52,7 +52,7 @@ def interleave(segments: Sequence[Segment], tokenizer: Tokenizer, config: ModelC
     """Lays segments out in one sequence; each medium stands between its brackets.
 
     Raises:
-        BadInput: for a medium that the model has no encoder for, or a sequence beyond the model's context.
+        BadInput: for a medium that the model has no encoder for.
     """
     tokens: list[int] = []
     learn: list[bool] = []
@@ -65,8 +65,6 @@ def interleave(segments: Sequence[Segment], tokenizer: Tokenizer, config: ModelC
             images.append(resize(segment.value, config.vision.image_size))
         tokens += ids
         learn += [learned] * len(ids)
-    if len(tokens) > config.max_context:
-        raise BadInput(f"a row of {len(tokens)} tokens does not fit the model's context of {config.max_context}")
     return Example(tokens=np.array(tokens, np.int32), learn=np.array(learn, bool), images=images)
 
 
@@ -77,3 +75,14 @@ def _place(media: Media, tokenizer: Tokenizer, config: ModelConfig) -> list[int]
         raise BadInput(f"this model has no encoder for {media.kind}; leave such rows out or choose a model that has one")
     begin, end = (tokenizer.control(f"<{edge}_of_{media.kind}>") for edge in ("start", "end"))
     return [begin, *[tokenizer.control(f"<{media.kind}_soft_token>")] * encoder.soft_tokens, end]
+
+
+def require_fits(example: Example, length: int, option: str) -> Example:
+    """Returns the example, or says which option would make room for it.
+
+    Raises:
+        BadInput: when it has more than `length` tokens.
+    """
+    if len(example) > length:
+        raise BadInput(f"a row of {len(example)} tokens does not fit in {option} ({length}); raise it or shorten the row")
+    return example

@@ -1,7 +1,11 @@
 """Which examples share a row: first fit, so that few slots are padding and no example is cut."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 
+import numpy as np
+
+from training.dataset import epoch_order
 from training.errors import BadInput
 
 
@@ -36,3 +40,34 @@ def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
         rows[row].append(index)
         room[row] -= length
     return rows
+
+
+class PackedStream:
+    """An endless stream of packed rows: every epoch a fresh order, packed anew, a pure function of the row's number."""
+
+    def __init__(self, lengths: Sequence[int], capacity: int, *, seed: int):
+        """Takes the tokens of each example and of a row."""
+        self._lengths = np.asarray(lengths)
+        self._capacity, self._seed = capacity, seed
+        self._starts = [0]  # number of the first row of each epoch planned so far
+        self._plans: dict[int, list[list[int]]] = {}
+        self.rows_per_epoch = len(self._plan(0))
+
+    def _plan(self, epoch: int) -> list[list[int]]:
+        if epoch not in self._plans:
+            order = epoch_order(len(self._lengths), seed=self._seed, epoch=epoch)
+            rows = first_fit(self._lengths[order].tolist(), self._capacity)
+            self._plans = {epoch - 1: self._plans.get(epoch - 1, []), epoch: [[int(order[i]) for i in row] for row in rows]}
+            if epoch + 1 == len(self._starts):
+                self._starts.append(self._starts[-1] + len(rows))
+        return self._plans[epoch]
+
+    def rows(self, first: int, count: int) -> list[list[int]]:
+        """The example indices of rows `first` to `first + count - 1`."""
+        picked = []
+        for number in range(first, first + count):
+            while self._starts[-1] <= number:
+                self._plan(len(self._starts) - 1)
+            epoch = bisect_right(self._starts, number) - 1
+            picked.append(self._plan(epoch)[number - self._starts[epoch]])
+        return picked

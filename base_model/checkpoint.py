@@ -1,0 +1,178 @@
+"""A model as a folder: config.json, tokenizer.model, and parameters as orbax or safetensors."""
+
+import json
+import shutil
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from base_model.chat import fingerprint
+from base_model.config import ModelConfig, read_config
+from base_model.decoder import Decoder
+from base_model.tokenizer import Tokenizer
+from training.checkpoint import content_digest, restore_params, save_params, write_json
+from training.errors import BadInput
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageModel:
+    """A decoder's description, its tokenizer and its parameters.
+
+    Attributes:
+        config: shape of the decoder.
+        tokenizer: text and control tokens.
+        params: pure dict of arrays as `Decoder` has them; for a scalar model `{"trunk", "head"}`.
+        kind: "decoder", or "scalar" for a reward model.
+        statistics: numbers that belong to the model (a reward model's mean and standard deviation).
+    """
+
+    config: ModelConfig
+    tokenizer: Tokenizer
+    params: Any
+    kind: str = "decoder"
+    statistics: dict[str, float]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of tokenizer and chat template."""
+        return fingerprint(self.tokenizer)
+
+    def with_params(self, params: Any) -> "LanguageModel":
+        """The same model with other parameters."""
+        return replace(self, params=params)
+
+
+def build(config: ModelConfig, tokenizer: Tokenizer, *, seed: int = 0, dtype: jnp.dtype = jnp.float32) -> Decoder:
+    """A decoder with fresh parameters."""
+    if tokenizer.vocab_size != config.vocab_size:
+        raise BadInput(f"the tokenizer has {tokenizer.vocab_size} ids and the config says {config.vocab_size}")
+    return Decoder(config, image_token=tokenizer.image_token, dtype=dtype, rngs=nnx.Rngs(seed))
+
+
+def split(module: nnx.Module) -> tuple[nnx.GraphDef, Any]:
+    """A module as its static structure and a pure dict of parameters; `nnx.merge` puts them together again.
+
+    Jitted functions close over the structure and take the dict: traversing the module at every call would cost more than
+    a small model's step.
+    """
+    structure, state = nnx.split(module, nnx.Param)
+    return structure, nnx.to_pure_dict(state)
+
+
+def structure_of(config: ModelConfig, tokenizer: Tokenizer, *, dtype: jnp.dtype = jnp.float32) -> nnx.GraphDef:
+    """The static structure of a decoder, without allocating it."""
+    return split(nnx.eval_shape(lambda: build(config, tokenizer, dtype=dtype)))[0]
+
+
+def logical_axes(module: nnx.Module) -> Any:
+    """Tree of the logical axis names of a (possibly abstract) module's parameters."""
+    state = nnx.state(module, nnx.Param)
+    return jax.tree.map(
+        lambda variable: tuple(variable.get_metadata()["logical_axes"]),
+        nnx.to_pure_dict(state, extract_fn=lambda variable: variable),
+        is_leaf=lambda x: isinstance(x, nnx.Variable),
+    )
+
+
+def save(model: LanguageModel, folder: Path, *, weights: str = "orbax") -> None:
+    """Writes a model to a new folder, whole or not at all.
+
+    Args:
+        model: what to write.
+        folder: must not exist yet.
+        weights: "orbax" in float32 (any mesh, every stage), or "safetensors" in bfloat16 (one small file to ship).
+    """
+    if folder.exists():
+        raise BadInput(f"{folder} exists already; a checkpoint is never overwritten")
+    temporary = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    description = {"format": FORMAT, "kind": model.kind, "model": json.loads(model.config.to_json()),
+                   "fingerprint": model.fingerprint, "statistics": model.statistics}
+    params = model.params
+    if weights == "safetensors":
+        params = jax.tree.map(lambda x: np.asarray(x).astype(jnp.bfloat16), params)
+        save_file(_flatten(params), temporary / "model.safetensors")
+    else:
+        save_params(temporary / "params", params)
+    description["content_digest"] = content_digest(params)
+    write_json(temporary / "config.json", description)
+    (temporary / "tokenizer.model").write_bytes(model.tokenizer.model)
+    temporary.rename(folder)
+
+
+def load(folder: Path | str, *, kind: str = "decoder") -> LanguageModel:
+    """Reads a model from its folder and verifies that its parameters are those that were written.
+
+    Raises:
+        BadInput: when a file is missing, damaged or changed, a number is not finite, or the kind is another one.
+    """
+    folder = Path(folder)
+    description = read_config(folder / "config.json")
+    if description.get("kind") != kind:
+        wanted = {"decoder": "a language model", "scalar": "a reward model"}[kind]
+        raise BadInput(f"{folder} holds a model of kind {description.get('kind')!r}, and {wanted} is needed here")
+    config = ModelConfig.from_dict(description.get("model", {}))
+    tokenizer = Tokenizer.load(folder / "tokenizer.model")
+    shape = abstract_params(config, tokenizer, kind)
+    if (folder / "model.safetensors").exists():
+        params = _read_safetensors(folder / "model.safetensors", shape)
+    else:
+        params = restore_params(folder / "params", shape)
+    if content_digest(params) != description.get("content_digest"):
+        raise BadInput(f"the parameters in {folder} are not those that were saved there: a file has been changed or damaged")
+    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
+    if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(params)):
+        raise BadInput(f"the parameters in {folder} contain numbers that are not finite")
+    model = LanguageModel(
+        config=config, tokenizer=tokenizer, params=params, kind=kind, statistics=description.get("statistics", {})
+    )
+    if model.fingerprint != description.get("fingerprint"):
+        raise BadInput(f"the tokenizer or chat template of {folder} is not the one its parameters were trained with")
+    return model
+
+
+def abstract_params(config: ModelConfig, tokenizer: Tokenizer, kind: str) -> Any:
+    """Shapes and dtypes of a model's parameters as `save` wrote them."""
+    trunk = split(nnx.eval_shape(lambda: build(config, tokenizer)))[1]
+    if kind == "decoder":
+        return trunk
+    scalar = jax.ShapeDtypeStruct((config.embed_dim,), jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
+    return {"trunk": trunk, "head": {"weight": scalar[0], "bias": scalar[1]}}
+
+
+def _flatten(params: Any) -> dict[str, np.ndarray]:
+    return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+
+
+def _name(path: tuple) -> str:
+    return ".".join(str(key.key) for key in path)
+
+
+def _read_safetensors(path: Path, shape: Any) -> Any:
+    try:
+        arrays = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BadInput(f"{path} is damaged: {error}") from error
+
+    def take(place: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        array = arrays.pop(_name(place), None)
+        if array is None or array.shape != leaf.shape:
+            given = "missing" if array is None else f"of shape {list(array.shape)}"
+            raise BadInput(f"{path}: {_name(place)} should have shape {list(leaf.shape)} and is {given}")
+        return array
+
+    params = jax.tree_util.tree_map_with_path(take, shape)
+    if arrays:
+        raise BadInput(f"{path} has parameters that this model lacks: {', '.join(sorted(arrays)[:5])}")
+    return params

@@ -1,0 +1,163 @@
+"""Pretraining from scratch on conversations, questions, captions and pictures.
+
+`theodolite base pretrain --config configs/pretrain.yaml` makes the shipped tiny model. A run that was stopped goes on
+from its last saved state when the same command is given again.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from base_model import checkpoint
+from base_model.batch import Batch, pack
+from base_model.chat import messages_to_segments
+from base_model.checkpoint import LanguageModel, build, split
+from base_model.config import ModelConfig
+from base_model.interleave import Example, interleave
+from base_model.likelihood import cross_entropy, held_out
+from base_model.tokenizer import Tokenizer
+from base_model.vision_warmup import warm_up
+from training.config import TrainingConfig
+from training.dataset import Row, convert_rows, read_rows
+from training.loop import fit
+from training.optimizer import make_optimizer, make_schedule
+from training.packing import PackedStream
+from training.step import TrainState, update
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(TrainingConfig):
+    """Options of pretraining.
+
+    Attributes:
+        max_length: tokens of a packed row; longer text is cut into pieces.
+        matmul_dtype: bfloat16 or float32, the operands of matrix products.
+        augment: shift and mirror pictures.
+        vision_warmup_steps: steps in which the picture encoder alone learns to guess answers from pictures, before the
+            decoder, which would otherwise learn to ignore it.
+    """
+
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
+    lr_scheduler_type: str = "warmup_stable_decay"
+    max_length: int = 128
+    matmul_dtype: str = "bfloat16"
+    augment: bool = True
+    vision_warmup_steps: int = 600
+
+    def __post_init__(self) -> None:
+        """Checks the inherited options and the lengths."""
+        super().__post_init__()
+        self.require_positive("max_length")
+
+
+def pretraining_examples(
+    rows: Sequence[Row], tokenizer: Tokenizer, config: ModelConfig, *, max_length: int
+) -> list[Example]:
+    """Conversations as examples with the loss on every token; long text without pictures is cut into pieces."""
+
+    def convert(row: Row) -> list[Example]:
+        segments = messages_to_segments(row.values.get("messages", ()), tokenizer, folder=row.folder, loss_on="all")
+        example = interleave(segments, tokenizer, config)
+        if len(example) <= max_length or example.images:
+            return [example]
+        pieces = range(0, len(example), max_length)
+        return [Example(tokens=example.tokens[i : i + max_length], learn=example.learn[i : i + max_length]) for i in pieces]
+
+    return [example for examples in convert_rows(rows, convert) for example in examples]
+
+
+def augment(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Shifts each picture by up to eight pixels, its background following, and mirrors half of them."""
+    shifted = np.empty_like(images)
+    for place in np.ndindex(images.shape[:2]):
+        picture = np.roll(images[place], rng.integers(-8, 9, 2), (0, 1))
+        shifted[place] = picture[:, ::-1] if rng.random() < 0.5 else picture
+    return shifted
+
+
+def pretrain(
+    config: PretrainConfig, model_config: ModelConfig, tokenizer: Tokenizer, *, data: Path, held_out_data: Path, folder: Path
+) -> LanguageModel:
+    """Trains a model from fresh parameters and writes it to `folder`/checkpoint as safetensors.
+
+    Returns:
+        The trained model.
+    """
+    rows, held_out_rows = read_rows(data), read_rows(held_out_data)
+    examples = pretraining_examples(rows, tokenizer, model_config, max_length=config.max_length)
+    stream = PackedStream([len(example) for example in examples], config.max_length, seed=config.seed)
+    # Another epoch may pack one more picture into a row than the first does.
+    slots = max(sum(len(examples[i].images) for i in row) for row in stream.rows(0, stream.rows_per_epoch)) + 1
+    batch_size = config.per_device_train_batch_size * config.gradient_accumulation_steps
+    total = config.total_steps(stream.rows_per_epoch, batch_size)
+
+    module = build(model_config, tokenizer, seed=config.seed, dtype=jnp.dtype(config.matmul_dtype))
+    structure, params = split(module)
+    optimizer = make_optimizer(config, make_schedule(config, total))
+    identity = sha256(
+        (json.dumps(asdict(config), sort_keys=True) + model_config.to_json() + tokenizer.digest + str(len(rows))).encode()
+    ).hexdigest()
+    if not (folder / "state").exists() and model_config.vision is not None:
+        params = warm_up(structure, params, rows, model_config, steps=config.vision_warmup_steps, seed=config.seed)
+    step = jax.jit(
+        partial(update, loss=partial(cross_entropy, structure), optimizer=optimizer,
+                micro_batches=config.gradient_accumulation_steps),
+        donate_argnums=0,
+    )  # fmt: skip
+
+    def train_step(state: TrainState, index: int) -> tuple[TrainState, Any]:
+        packed = [[examples[i] for i in row] for row in stream.rows(index * batch_size, batch_size)]
+        batch = pack(packed, config.max_length, model_config, images=slots)
+        if config.augment:
+            batch = batch._replace(images=augment(batch.images, np.random.default_rng((config.seed, 1, index))))
+        return step(state, batch)
+
+    figures = HeldOutFigures(held_out_rows, tokenizer, model_config, max_length=config.max_length)
+    evaluate_structure = split(build(model_config, tokenizer))[0]
+    state = TrainState(jnp.int32(0), params, optimizer.init(params), {})
+    state = fit(
+        state, train_step, total_steps=total, config=config, folder=folder, label="pretraining", identity=identity,
+        evaluate=lambda state: figures(evaluate_structure, state.params),
+    )  # fmt: skip
+    model = LanguageModel(config=model_config, tokenizer=tokenizer, params=state.params, statistics={})
+    if not (folder / "checkpoint").exists():
+        checkpoint.save(model, folder / "checkpoint", weights="safetensors")
+    return model
+
+
+class HeldOutFigures:
+    """Bits per byte of held-out conversations and exact match of held-out answers about pictures."""
+
+    def __init__(self, rows: Sequence[Row], tokenizer: Tokenizer, config: ModelConfig, *, max_length: int):
+        """Prepares the examples once."""
+        text = [row for row in rows if row.values.get("source") == "chitchat"]
+        pictures = [row for row in rows if row.values.get("source") == "easy-vqa"]
+        self._text = pretraining_examples(text, tokenizer, config, max_length=max_length) if text else []
+        self._bytes = sum(len(message["content"].encode()) for row in text for message in row.values["messages"])
+        self._pictures = [
+            interleave(
+                messages_to_segments(row.values["messages"], tokenizer, folder=row.folder, loss_on="last"),
+                tokenizer, config,
+            )
+            for row in pictures
+        ]  # fmt: skip
+        self._config = config
+
+    def __call__(self, structure: Any, params: Any) -> dict[str, float]:
+        """Every learned token's bits, ends of turns among them, over the UTF-8 bytes of what was said."""
+        figures = {}
+        if self._text:
+            text = held_out(structure, params, self._text, self._config)
+            figures |= {"loss": text.loss, "bits_per_byte": float(text.nll.sum() / np.log(2) / self._bytes)}
+        if self._pictures:
+            figures["vqa_exact_match"] = held_out(structure, params, self._pictures, self._config).exact_match
+        return figures

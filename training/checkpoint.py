@@ -1,0 +1,101 @@
+"""Training states on disk: orbax, with a digest of contents that every restore verifies."""
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from training.errors import BadInput
+
+logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+def content_digest(tree: Any) -> str:
+    """SHA-256 over the sorted (path, dtype, shape, raw bytes) of a tree's arrays: what is stored, however it is stored."""
+    digest = hashlib.sha256()
+    leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    for path in sorted(leaves):
+        array = np.ascontiguousarray(np.asarray(leaves[path]))
+        digest.update(f"{path}|{array.dtype}|{array.shape}|".encode())
+        digest.update(array.tobytes())
+    return "sha256:" + digest.hexdigest()
+
+
+class StateStore:
+    """Numbered training states below one folder; the newest whole one is where a run goes on."""
+
+    def __init__(self, folder: Path, *, keep: int = 1):
+        """Opens or makes the folder; remains of an interrupted save are removed."""
+        self.folder = folder.absolute()
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, cleanup_tmp_directories=True, enable_async_checkpointing=False
+        )
+        self._manager = ocp.CheckpointManager(self.folder, options=options)
+
+    def latest(self) -> int | None:
+        """The newest step saved, or None."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
+        """Saves a state with a JSON description, which gets the digest of the contents."""
+        meta = {**meta, "content_digest": content_digest(state)}
+        self._manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)))
+        self._manager.wait_until_finished()
+
+    def restore(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
+        """Restores a state with the shapes, dtypes and shardings of `like`.
+
+        Raises:
+            BadInput: when the state is damaged, incomplete, or of another model.
+        """
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        try:
+            restored = self._manager.restore(
+                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore())
+            )
+        except Exception as error:  # orbax raises a bare Exception for truncated data
+            raise BadInput(f"the training state {self.folder}/{step} is damaged or of another model: {_first_line(error)}; "
+                           "delete that folder to start from the one before") from error
+        if content_digest(restored["state"]) != restored["meta"].get("content_digest"):
+            raise BadInput(f"the training state {self.folder}/{step} has changed since it was saved; "
+                           "delete that folder to start from the one before")
+        return restored["state"], restored["meta"]
+
+    def close(self) -> None:
+        """Releases orbax's threads."""
+        self._manager.close()
+
+
+def save_params(folder: Path, params: Any) -> None:
+    """Writes parameters to a new orbax folder."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder.absolute(), params)
+
+
+def restore_params(folder: Path, like: Any) -> Any:
+    """Reads parameters with the shapes, dtypes and shardings of `like`.
+
+    Raises:
+        BadInput: when the folder is damaged, incomplete, or of another model.
+    """
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            return checkpointer.restore(folder.absolute(), like)
+    except Exception as error:  # orbax raises a bare Exception for truncated data
+        raise BadInput(f"the parameters in {folder} are damaged or of another model: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON through a temporary name, so that a reader never sees half of it."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    temporary.replace(path)

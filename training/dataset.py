@@ -1,0 +1,118 @@
+"""Rows from JSONL, Parquet or the hub; a bad row is named by file and line, never dropped silently."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from training.errors import BadInput
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row and where it stands: `place` is "file:line", `folder` is where its relative media paths start."""
+
+    values: Mapping[str, Any]
+    place: str
+    folder: Path
+
+
+def read_rows(source: str | Path, *, split: str = "train") -> list[Row]:
+    """Reads a .jsonl or .parquet file, or a data set by its hub name.
+
+    Raises:
+        BadInput: when nothing is there, a line is not a JSON object, or there are no rows.
+    """
+    path = Path(source)
+    if path.suffix in (".jsonl", ".json"):
+        rows = list(_read_jsonl(path))
+    elif path.suffix == ".parquet" or not path.suffix:
+        rows = _read_with_datasets(path, str(source), split)
+    else:
+        raise BadInput(f"{source} is neither .jsonl nor .parquet nor the name of a data set on the hub")
+    if not rows:
+        raise BadInput(f"{source} has no rows")
+    return rows
+
+
+def _read_jsonl(path: Path) -> Iterator[Row]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError as error:
+        raise BadInput(f"the data file {path} does not exist") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"the data file {path} cannot be read as UTF-8 text: {error}") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise BadInput(f"{path}:{number} is not JSON: {error}") from error
+        if not isinstance(values, dict):
+            raise BadInput(f"{path}:{number} is a {type(values).__name__}, and a row is a JSON object")
+        yield Row(values, f"{path}:{number}", path.parent)
+
+
+def _read_with_datasets(path: Path, name: str, split: str) -> list[Row]:
+    import datasets
+
+    try:
+        if path.suffix == ".parquet":
+            if not path.exists():
+                raise BadInput(f"the data file {path} does not exist")
+            data = datasets.Dataset.from_parquet(str(path))
+        else:
+            data = datasets.load_dataset(name, split=split)
+    except BadInput:
+        raise
+    except Exception as error:  # datasets wraps arrow, network and schema errors in many types
+        raise BadInput(f"{name} can be read neither from this machine nor from the hub: "
+                       f"{(str(error).splitlines() or [type(error).__name__])[0]}") from error
+    return [Row(values, f"{name}:{number}", path.parent) for number, values in enumerate(data, 1)]
+
+
+def convert_rows(
+    rows: Sequence[Row], convert: Callable[[Row], T], *, on_bad_row: str = "stop", warn: Callable[[str], None] = print
+) -> list[T]:
+    """Converts rows; a row that raises BadInput stops the run, or with "skip" is counted and reported at the end.
+
+    Raises:
+        BadInput: with the place and the reason of the first bad row, or when no row is left.
+    """
+    if on_bad_row not in ("stop", "skip"):
+        raise BadInput(f"on_bad_row is 'stop' or 'skip', not {on_bad_row!r}")
+    converted, bad = [], []
+    for row in rows:
+        try:
+            converted.append(convert(row))
+        except BadInput as error:
+            bad.append(f"{row.place}: {error}")
+            if on_bad_row == "stop":
+                raise BadInput(f"{bad[0]} (on_bad_row=skip leaves such rows out)") from error
+    if bad:
+        warn(f"{len(bad)} of {len(rows)} rows left out; the first: {bad[0]}")
+    if not converted:
+        raise BadInput(f"no usable row is left; the first was {bad[0]}")
+    return converted
+
+
+def epoch_order(count: int, *, seed: int, epoch: int) -> np.ndarray:
+    """The order of rows in one epoch: a permutation that follows from seed and epoch alone."""
+    return np.random.default_rng((seed, epoch)).permutation(count)
+
+
+def batch_indices(step: int, *, count: int, batch_size: int, seed: int) -> np.ndarray:
+    """The rows of one step's batch; epochs run into one another, so that every batch is full.
+
+    A pure function of the step: a resumed run goes on with exactly the rows that an uninterrupted one would see.
+    """
+    first = step * batch_size
+    places = np.arange(first, first + batch_size)
+    orders = {epoch: epoch_order(count, seed=seed, epoch=int(epoch)) for epoch in np.unique(places // count)}
+    return np.array([orders[place // count][place % count] for place in places])

@@ -1,0 +1,52 @@
+"""Metrics of a run: one JSON line a step, TensorBoard events beside it."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+from tensorboardX import SummaryWriter
+
+
+class MetricsWriter:
+    """Appends to metrics.jsonl in a folder; use as a context manager."""
+
+    def __init__(self, folder: Path, *, after_step: int):
+        """Opens the file and drops lines beyond `after_step`, which an interrupted run wrote and a resumed one repeats."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / "metrics.jsonl"
+        kept = [line for line in read_metrics(self.path) if line["step"] <= after_step]
+        self.path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        self._file = self.path.open("a", encoding="utf-8")
+        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=after_step + 1, flush_secs=30)
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Writes one line; values that are not finite stand as null, for JSON has no word for them."""
+        clean = {name: (float(value) if math.isfinite(value) else None) for name, value in metrics.items()}
+        self._file.write(json.dumps({"step": step, **clean}) + "\n")
+        self._file.flush()
+        for name, value in metrics.items():
+            self._events.add_scalar(name, float(value), step)
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Closes both files."""
+        self._file.close()
+        self._events.close()
+
+
+def read_metrics(path: Path) -> list[dict]:
+    """The lines of a metrics.jsonl; a last line cut short by a kill is left out."""
+    if not path.exists():
+        return []
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return lines
