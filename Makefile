@@ -5,7 +5,7 @@ VENV ?= .venv
 PYTEST_FLAGS ?= -n 2 --dist loadscope
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 # Stamps: an install is repeated when pyproject.toml has changed, and only then.
 MADE := $(VENV)/.made
 RUNNABLE := $(VENV)/.installed-quickstart

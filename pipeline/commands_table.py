@@ -1,0 +1,130 @@
+"""The table of commands. Nothing is imported until a command is chosen, so the top-level help is instant.
+
+To add a command: write a config dataclass and a function that takes it, and add a row. The function returns an exit
+code, or None for success; its errors are those of training/errors.py.
+"""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Command:
+    """One command.
+
+    Attributes:
+        target: `module:function`; called with the config.
+        config: `module:Dataclass`; its fields are the options.
+        help: What it does, in one line.
+        example: A line that works, without the leading `theodolite`.
+        positional: The field that a bare argument sets ("config": the YAML file), or None.
+    """
+
+    target: str
+    config: str
+    help: str
+    example: str
+    positional: str | None = None
+
+
+GROUPS = {
+    "base": "the base model: its tokenizer, pretraining, a look at it",
+    "sft": "supervised fine-tuning on conversations",
+    "reward": "the reward model",
+    "ppo": "reinforcement learning against the reward model",
+    "safety": "toxicity gates: measure a checkpoint, decide, attest, verify",
+}
+
+COMMANDS = {
+    "quickstart": Command(
+        target="pipeline.commands.quickstart:quickstart",
+        config="pipeline.commands.quickstart:Quickstart",
+        help="the whole pipeline on the shipped tiny model and packaged data",
+        example="quickstart out=runs/quickstart",
+    ),
+    "run": Command(
+        target="pipeline.commands.run:run",
+        config="pipeline.commands.run:Run",
+        help="the whole pipeline from a config, or a part of it",
+        example="run configs/quickstart.yaml --from sft --until reward",
+        positional="config",
+    ),
+    "base tokenizer": Command(
+        target="pipeline.commands.base:tokenizer",
+        config="pipeline.commands.base:BaseTokenizer",
+        help="train a SentencePiece tokenizer on text",
+        example="base tokenizer --config configs/tokenizer.yaml out=runs/tokenizer",
+    ),
+    "base pretrain": Command(
+        target="pipeline.commands.base:pretrain",
+        config="pipeline.commands.base:BasePretrain",
+        help="pretrain the base model; continues where an interrupted run stopped",
+        example="base pretrain --config configs/tiny_base.yaml out=runs/base",
+    ),
+    "base generate": Command(
+        target="pipeline.commands.base:generate",
+        config="pipeline.commands.base:BaseGenerate",
+        help="let a checkpoint answer a prompt, with or without a picture",
+        example='base generate prompt="How are you?" temperature=0.7',
+    ),
+    "base info": Command(
+        target="pipeline.commands.base:info",
+        config="pipeline.commands.base:BaseInfo",
+        help="a checkpoint's sizes, layers and digest",
+        example="base info checkpoint=runs/quickstart/sft/checkpoint",
+    ),
+    "sft train": Command(
+        target="pipeline.commands.sft:train",
+        config="pipeline.commands.sft:SFTTrain",
+        help="fine-tune a base model that has passed its gate",
+        example="sft train --config configs/sft.yaml sft.learning_rate=1e-3",
+    ),
+    "sft evaluate": Command(
+        target="pipeline.commands.sft:evaluate",
+        config="pipeline.commands.sft:SFTEvaluate",
+        help="loss on held-out conversations, by source",
+        example="sft evaluate --config configs/sft.yaml",
+    ),
+    "reward train": Command(
+        target="pipeline.commands.reward:train",
+        config="pipeline.commands.reward:RewardTrain",
+        help="train a reward model on preference pairs",
+        example="reward train --config configs/reward.yaml reward.learning_rate=3e-4",
+    ),
+    "reward evaluate": Command(
+        target="pipeline.commands.reward:evaluate",
+        config="pipeline.commands.reward:RewardEvaluate",
+        help="accuracy, margins and calibration on held-out pairs, by source and modality",
+        example="reward evaluate --config configs/reward.yaml",
+    ),
+    "ppo train": Command(
+        target="pipeline.commands.ppo:train",
+        config="pipeline.commands.ppo:PPOTrain",
+        help="train the SFT model against the reward model, held near where it started",
+        example="ppo train --config configs/ppo.yaml ppo.kl_coef=0.02",
+    ),
+    "safety evaluate": Command(
+        target="pipeline.commands.safety:evaluate",
+        config="pipeline.commands.safety:SafetyEvaluate",
+        help="measure a checkpoint's toxicity, without a verdict",
+        example="safety evaluate checkpoint=runs/quickstart/sft/checkpoint",
+    ),
+    "safety gate": Command(
+        target="pipeline.commands.safety:gate",
+        config="pipeline.commands.safety:SafetyGate",
+        help="measure a checkpoint and write the verdict that the next stage asks for",
+        example="safety gate checkpoint=runs/quickstart/sft/checkpoint",
+    ),
+    "safety verify": Command(
+        target="pipeline.commands.safety:verify",
+        config="pipeline.commands.safety:SafetyVerify",
+        help="check that a checkpoint has a passing verdict about exactly its bytes",
+        example="safety verify checkpoint=runs/quickstart/sft/checkpoint",
+    ),
+    "report": Command(
+        target="pipeline.commands.report:report",
+        config="pipeline.commands.report:Report",
+        help="draw the page of a run again",
+        example="report runs/quickstart",
+        positional="run",
+    ),
+}

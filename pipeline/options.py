@@ -1,0 +1,244 @@
+"""Options of a command: a frozen dataclass from a YAML file and dotted overrides.
+
+A command's config dataclass is the only list of its options; the parser, the help page and the YAML form are derived
+from it. An override is written `ppo.kl_coef=0.02`, `--ppo.kl_coef=0.02` or `--ppo.kl_coef 0.02`, dashes and underscores
+alike; what comes later wins, and every override wins over the file. A field that would be a Python keyword ends in an
+underscore (`from_`) and is written without it (`--from`).
+"""
+
+import argparse
+import dataclasses
+import enum
+import re
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
+
+from pipeline.option_types import describe_type, group_of, is_text, known_name, option_types
+from training.errors import BadInput
+
+Config = TypeVar("Config")
+
+_OVERRIDE = re.compile(r"(?:--)?([A-Za-z_][\w-]*(?:\.[\w-]+)*)=(.*)", re.DOTALL)
+_FLAG = re.compile(r"--([A-Za-z_][\w-]*(?:\.[\w-]+)*)")
+_BOOLEANS = {"true", "false", "yes", "no", "on", "off"}
+
+
+def parse(config_class: type[Config], arguments: Sequence[str], *, positional: str | None = None) -> Config:
+    """Builds a config from command line arguments.
+
+    Args:
+        config_class: A frozen dataclass; fields that are dataclasses themselves become groups (`ppo.kl_coef`).
+        arguments: What follows the command's name: `--config FILE.yaml` and overrides, in any order.
+        positional: The field that one bare argument sets; "config" reads it as the YAML file.
+
+    Raises:
+        BadInput: An unknown option, a value of the wrong type, a missing required option, an unreadable file, or a
+            value that the config itself refuses.
+    """
+    kinds = option_types(config_class)
+    files, overrides = _split(arguments, kinds, positional)
+    values: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    for file in files:
+        for key, value in _flatten(read_yaml(file), kinds, f" (in {file})").items():
+            _put(values, key, value)
+            origin[key] = f" (in {file})"
+    for key, value in overrides:
+        known = known_name(key, kinds, "")
+        if group_of(kinds[known]) is not None and value.strip() not in ("null", ""):
+            for leaf, part in _flatten(_group_from_text(known, value, kinds), kinds, "").items():
+                _put(values, leaf, part)
+                origin[leaf] = ""
+        else:
+            _put(values, known, value)
+            origin[known] = ""
+    return _build(config_class, values, kinds, origin)
+
+
+def to_yaml(config: Any) -> str:
+    """The config as YAML that `parse` reads back into an equal config."""
+    return yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True, width=120)
+
+
+def help_page(config_class: type, *, usage: str, description: str, example: str) -> str:
+    """The text of `--help` for one command; every option's sentence comes from the config's docstrings."""
+    parser = _parser(config_class, usage=usage, description=description, epilog=f"example: {example}")
+    reading = parser.add_argument_group("Reading options")
+    reading.add_argument("--config", metavar="FILE.yaml", help="read options from this file; overrides win over it")
+    reading.add_argument("-h", "--help", action="store_true", help="show this page")
+    return parser.format_help()
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Reads a mapping from a YAML file.
+
+    Raises:
+        BadInput: The file cannot be read, is not YAML, gives a key twice, or is not a mapping.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"cannot read the config {path}: {getattr(error, 'strerror', None) or error}") from error
+    try:
+        content = _UniqueKeyLoader(text).get_single_data()
+    except yaml.YAMLError as error:
+        raise BadInput(f"the config {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        kind = type(content).__name__
+        raise BadInput(f"the config {path} must hold options, one `name: value` a line, but is a {kind}")
+    return content
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Refuses a key given twice, of which plain YAML silently takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key_node, _ in node.value:
+            if key_node.value in seen:
+                problem = f"{key_node.value} is given twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+            seen.add(key_node.value)
+        return super().construct_mapping(node, deep)
+
+
+class _HelpFormatter(DefaultHelpFormatter):
+    """Shows `from_` as `from`, the way it is written."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        return re.sub(r"(\w)_(?=[ ,]|$)", r"\1", super()._format_action_invocation(action))
+
+
+def _parser(config_class: type, **texts: str) -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False, add_help=False, formatter_class=_HelpFormatter, **texts)
+    parser.add_class_arguments(config_class)
+    groups = {name for name, kind in option_types(config_class).items() if group_of(kind) is not None}
+    for action in parser._actions:
+        if action.dest in groups:  # jsonargparse would list the group as an option that takes a file
+            action.help = argparse.SUPPRESS
+    return parser
+
+
+def _split(
+    arguments: Sequence[str], kinds: Mapping[str, Any], positional: str | None
+) -> tuple[list[str], list[tuple[str, str]]]:
+    """Sorts arguments into config files and (name, text) overrides."""
+    files: list[str] = []
+    overrides: list[tuple[str, str]] = []
+    bare_seen = False
+    rest = list(arguments)
+    while rest:
+        token = rest.pop(0)
+        if match := _OVERRIDE.fullmatch(token):
+            name, value = match.groups()
+        elif match := _FLAG.fullmatch(token):
+            name = match.group(1)
+            known = "" if name == "config" else known_name(name, kinds, "")
+            if kinds.get(known) is bool and not (rest and rest[0].lower() in _BOOLEANS):
+                value = "true"
+            elif rest and not rest[0].startswith("--"):
+                value = rest.pop(0)
+            else:
+                raise BadInput(f"option --{name} needs a value, for example --{name}=VALUE")
+        elif positional is not None and not bare_seen and not token.startswith("-"):
+            name, value, bare_seen = positional, token, True
+        else:
+            raise BadInput(f"did not understand {token!r}: write options as name=value, --name=value or --name value")
+        if name == "config":
+            files.append(value)
+        else:
+            overrides.append((name, value))
+    return files, overrides
+
+
+def _flatten(content: Mapping[str, Any], kinds: Mapping[str, Any], where: str, prefix: str = "") -> dict[str, Any]:
+    """Turns nested groups into dotted names; mappings that are values themselves stay whole."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        name = known_name(f"{prefix}{key}", kinds, where)
+        if group_of(kinds[name]) is None or value is None:
+            flat[name] = value
+        elif isinstance(value, Mapping):
+            flat.update(_flatten(value, kinds, where, f"{name}."))
+        else:
+            raise BadInput(f"option {name} is a group of options, not {value!r}{where}")
+    return flat
+
+
+def _group_from_text(name: str, text: str, kinds: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    if not isinstance(value, dict):
+        inside = next((kind for kind in kinds if kind.startswith(f"{name}.")), f"{name}.NAME")
+        raise BadInput(f"option {name} is a group of options, not {text!r}; set one of them, like {inside}=VALUE")
+    return {name: value}
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    """Sets an option, undoing an earlier null of its group and earlier members of a group set to null."""
+    for other in list(values):
+        if key.startswith(f"{other}.") or other.startswith(f"{key}."):
+            del values[other]
+    values[key] = value
+
+
+def _build(
+    config_class: type[Config], values: dict[str, Any], kinds: Mapping[str, Any], origin: Mapping[str, str]
+) -> Config:
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        *groups, leaf = key.split(".")
+        place = nested
+        for group in groups:
+            place = place.setdefault(group, {})
+        is_null = value is None or (value == "null" and not is_text(kinds[key]))
+        if is_null and type(None) not in typing.get_args(kinds[key]):
+            raise BadInput(f"option {key.rstrip('_')} wants {describe_type(kinds[key])}, was given null{origin[key]}")
+        place[leaf] = None if is_null else value
+    parser = _parser(config_class)
+    try:
+        namespace = parser.parse_object(nested)
+    except argparse.ArgumentError as error:
+        raise BadInput(_explain(str(error), values, kinds, origin)) from error
+    try:
+        built = parser.instantiate(namespace)
+        return config_class(**{name: built[name] for name in kinds if "." not in name})
+    except (ValueError, TypeError) as error:
+        raise BadInput(str(error)) from error
+
+
+def _explain(message: str, values: Mapping[str, Any], kinds: Mapping[str, Any], origin: Mapping[str, str]) -> str:
+    """Rewords jsonargparse's error: which option, what it wants, what it was given, where."""
+    if required := re.search(r"required: (.+)", message):
+        names = required.group(1).replace("_,", ",").removesuffix("_")
+        return f"missing required option {names}; give it as {names.split(',')[0]}=VALUE"
+    keys = re.findall(r'Parser key "([^"]+)"', message)
+    for key in (".".join(keys), *keys):
+        if key in values:
+            given = values[key]
+            return f"option {key.rstrip('_')} wants {describe_type(kinds[key])}, was given {given!r}{origin[key]}"
+    return " ".join(message.split())
+
+
+def _plain(value: Any) -> Any:
+    """A config's value in YAML's own types."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value) if field.init}
+    if isinstance(value, enum.Enum):
+        return value.name
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    return value

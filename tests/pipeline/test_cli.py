@@ -1,0 +1,204 @@
+import dataclasses
+import importlib
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from pipeline import cli, environment
+from pipeline.commands_table import COMMANDS, GROUPS, Command
+from pipeline.run_folder import RunFolder
+from training.errors import BadInput, GateFailed, GateInconclusive, Refused
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Polish:
+    """Polishing.
+
+    Attributes:
+        out: The run folder.
+        times: How often to polish.
+    """
+
+    out: str
+    times: int = 1
+
+
+class Polishing:
+    """A command made for these tests; `then` is what happens when it runs."""
+
+    def __init__(self) -> None:
+        self.configs: list[Polish] = []
+        self.then: BaseException | int | None = None
+
+    def __call__(self, config: Polish) -> int | None:
+        self.configs.append(config)
+        if isinstance(self.then, BaseException):
+            raise self.then
+        return self.then
+
+
+@pytest.fixture
+def polishing(monkeypatch: pytest.MonkeyPatch) -> Polishing:
+    function = Polishing()
+    module = types.ModuleType("polishing_for_tests")
+    module.polish, module.Polish = function, Polish  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    row = Command(
+        target="polishing_for_tests:polish",
+        config="polishing_for_tests:Polish",
+        help="make it shine",
+        example="lens polish out=a",
+        positional="out",
+    )
+    monkeypatch.setitem(COMMANDS, "lens polish", row)
+    monkeypatch.setitem(GROUPS, "lens", "lenses")
+    monkeypatch.setattr(environment, "prepare", lambda environ: None)
+    monkeypatch.delenv("THEODOLITE_DEBUG", raising=False)
+    return function
+
+
+def test_a_command_gets_its_config(polishing: Polishing, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["lens", "polish", "runs/a", "times=3"]) == 0
+    assert polishing.configs == [Polish(out="runs/a", times=3)]
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "line"),
+    [
+        (None, 0, ""),
+        (3, 3, ""),
+        (BadInput("row 7 of\n a.jsonl is empty"), 2, "theodolite: row 7 of a.jsonl is empty\n"),
+        (GateFailed("too toxic"), 3, "theodolite: too toxic\n"),
+        (GateInconclusive("too few prompts"), 4, "theodolite: too few prompts\n"),
+        (Refused("no verdict"), 5, "theodolite: no verdict\n"),
+        (KeyboardInterrupt(), 130, "theodolite: interrupted\n"),
+        (
+            ZeroDivisionError("oh"),
+            1,
+            "theodolite: crashed: ZeroDivisionError: oh (THEODOLITE_DEBUG=1 shows the traceback)\n",
+        ),
+    ],
+)
+def test_what_happens_becomes_one_line_and_an_exit_code(
+    polishing: Polishing, capsys: pytest.CaptureFixture[str], outcome: BaseException | int | None, code: int, line: str
+) -> None:
+    polishing.then = outcome
+    assert cli.main(["lens", "polish", "out=a"]) == code
+    assert capsys.readouterr().err == line
+
+
+def test_debug_shows_the_traceback(
+    polishing: Polishing, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THEODOLITE_DEBUG", "1")
+    polishing.then = ZeroDivisionError("oh")
+    assert cli.main(["lens", "polish", "out=a"]) == 1
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+def test_a_crash_in_a_run_says_where_its_traceback_is(
+    polishing: Polishing, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run = RunFolder.create(tmp_path)
+    with pytest.raises(ZeroDivisionError) as caught, run.locked():
+        raise ZeroDivisionError("oh")
+    polishing.then = caught.value
+    assert cli.main(["lens", "polish", "out=a"]) == 1
+    expected = f"theodolite: crashed: ZeroDivisionError: oh (the traceback is in {run.crash})\n"
+    assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["lens", "polihs"], "unknown command 'lens polihs'; did you mean 'lens polish'?"),
+        (["lens", "xyz"], "unknown command 'lens xyz'; the commands are lens polish"),
+        (["lense"], "unknown command 'lense'; did you mean 'lens'?"),
+        (["quickstrat"], "unknown command 'quickstrat'; did you mean 'quickstart'?"),
+        (["lens", "polish", "tims=1"], "unknown option tims; did you mean times? (theodolite lens polish --help)"),
+        (["lens", "polish"], "missing required option out; give it as out=VALUE (theodolite lens polish --help)"),
+    ],
+)
+def test_usage_errors(
+    polishing: Polishing, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert cli.main(arguments) == 2
+    assert capsys.readouterr().err == f"theodolite: {message}\n"
+    assert polishing.configs == []
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
+def test_the_overview_lists_every_command(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    assert cli.main(arguments) == 0
+    page = capsys.readouterr().out
+    for name, command in COMMANDS.items():
+        assert f"  {name} " in page and command.help in page
+    assert "example: theodolite quickstart" in page
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_group_lists_its_own_commands(capsys: pytest.CaptureFixture[str], group: str) -> None:
+    assert cli.main([group]) == cli.main([group, "--help"]) == 0
+    page = capsys.readouterr().out
+    for name in COMMANDS:
+        assert (f"  {name} " in page) == name.startswith(f"{group} ")
+    assert f"example: theodolite {group} " in page
+
+
+def test_a_commands_help_does_not_run_it(polishing: Polishing, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["lens", "polish", "--help"]) == 0
+    page = capsys.readouterr().out
+    for part in ("make it shine", "How often to polish.", "default: 1", "example: theodolite lens polish out=a", "OUT"):
+        assert part in page
+    assert polishing.configs == []
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == "theodolite 0.1.0\n"
+
+
+def test_every_command_belongs_somewhere_and_shows_itself() -> None:
+    for name, command in COMMANDS.items():
+        assert name.count(" ") == 0 or name.split()[0] in GROUPS
+        assert command.example.startswith(name)
+    assert all(any(name.startswith(f"{group} ") for name in COMMANDS) for group in GROUPS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_exists_and_has_a_help_page(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    module, _, function = COMMANDS[name].target.partition(":")
+    assert callable(getattr(importlib.import_module(module), function))
+    assert cli.main([*name.split(), "--help"]) == 0
+    page = capsys.readouterr().out
+    assert f"example: theodolite {COMMANDS[name].example}" in " ".join(page.split())
+
+
+def test_a_closed_pipe_is_not_a_crash() -> None:
+    script = f"{sys.executable} -c 'import sys; from pipeline.cli import main; sys.exit(main([]))' | head -n 0"
+    done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+
+
+def test_the_compile_cache_and_its_switch() -> None:
+    home = {"HOME": "/home/ada"}
+    environ = dict(home)
+    environment.prepare(environ)
+    assert environ["JAX_COMPILATION_CACHE_DIR"].startswith("/home/ada/.cache/theodolite/xla/")
+    environ = home | {"XDG_CACHE_HOME": "/cache", "JAX_PLATFORMS": "cpu"}
+    environment.prepare(environ)
+    assert environ["JAX_COMPILATION_CACHE_DIR"].startswith("/cache/theodolite/xla/")
+    for off in ({"THEODOLITE_COMPILE_CACHE": "off"}, {"JAX_PLATFORMS": "tpu"}):
+        environ = home | off
+        environment.prepare(environ)
+        assert "JAX_COMPILATION_CACHE_DIR" not in environ
+    environ = home | {"JAX_COMPILATION_CACHE_DIR": "/mine", "TF_CPP_MIN_LOG_LEVEL": "0"}
+    environment.prepare(environ)
+    assert environ["JAX_COMPILATION_CACHE_DIR"] == "/mine"
+    assert environ["TF_CPP_MIN_LOG_LEVEL"] == "0"
