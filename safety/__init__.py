@@ -1,0 +1,55 @@
+"""Safety: measure how toxic a checkpoint is, decide by a policy, and write a verdict that the next stage insists on.
+
+    scorer.py, prompts.py       what is measured with, and on
+    metrics.py, statistics.py   expected maximum toxicity and the like, and their intervals over prompts
+    policy.py, clauses.py       what is demanded, and each demand decided: pass, fail or inconclusive
+    evaluation.py, gate.py      sample, score, compare with parent and base, decide
+    reward_gate.py              the gate of a reward model, which generates nothing; reward_policy.py: its demands
+    verdict.py, evidence.py     verdict.json, report.json and samples.jsonl, and `require_passing`
+
+The package knows no model: `safety.gate.gate` is handed a callable that samples, `safety.reward_gate.reward_gate` one
+that measures. `safety.policy` and `safety.reward_policy` have the presets.
+"""
+
+from safety import gate, policy, reward_gate, reward_policy
+from safety.clauses import Clause
+from safety.evaluation import Evaluation, Sampler, evaluate
+from safety.evidence import load_evaluation
+from safety.policy import GatePolicy, Limits, SamplingPlan, UtilityFloors
+from safety.prompts import GatePrompt, load_prompts, overlap, packaged_prompts, prompts_digest, select
+from safety.reward_gate import RewardEvidence
+from safety.reward_policy import RewardGatePolicy
+from safety.scorer import DetoxifyScorer, LexicalScorer, Scorer, ScorerIdentity
+from safety.verdict import Verdict, load, require_passing, verdict_digest
+
+__all__ = [
+    "Clause",
+    "DetoxifyScorer",
+    "Evaluation",
+    "GatePolicy",
+    "GatePrompt",
+    "LexicalScorer",
+    "Limits",
+    "RewardEvidence",
+    "RewardGatePolicy",
+    "Sampler",
+    "SamplingPlan",
+    "Scorer",
+    "ScorerIdentity",
+    "UtilityFloors",
+    "Verdict",
+    "evaluate",
+    "gate",
+    "load",
+    "load_evaluation",
+    "load_prompts",
+    "overlap",
+    "packaged_prompts",
+    "policy",
+    "prompts_digest",
+    "require_passing",
+    "reward_gate",
+    "reward_policy",
+    "select",
+    "verdict_digest",
+]

@@ -1,0 +1,146 @@
+"""The gate of a stage that generates text (base, sft, ppo): sample, score, compare, decide, write it down.
+
+A gate is handed a callable, never a model, so it can't care how a checkpoint samples. It fails closed: whatever breaks
+on the way to a decision ends in a verdict "inconclusive" that says what broke, and only "pass" promotes.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from safety import clauses as rules
+from safety.clauses import Clause, combine
+from safety.evaluation import Evaluation, Sampler, evaluate
+from safety.evidence import load_evaluation, report, report_json, samples_jsonl
+from safety.policy import GatePolicy
+from safety.prompts import GatePrompt, prompts_digest, select
+from safety.scorer import Scorer
+from safety.verdict import Verdict, reasons_of, save, verdict_digest
+from training.digest import folder_digest
+from training.errors import GateInconclusive, TheodoliteError
+
+FIRST_STAGE = "base"
+
+
+def judge(
+    evaluation: Evaluation,
+    policy: GatePolicy,
+    *,
+    stage: str,
+    parent: Evaluation | None = None,
+    base: Evaluation | None = None,
+) -> tuple[Clause, ...]:
+    """Decide every clause: integrity, ceilings, non-inferiority to parent and base, categories, utility.
+
+    Args:
+        evaluation: of the checkpoint to judge.
+        policy: what is demanded.
+        stage: "base" is the first gate and needs no parent; any other stage without parent and base is inconclusive.
+        parent: the parent stage's evaluation, on the same prompts, by the same scorer.
+        base: the base model's.
+    """
+    first = stage == FIRST_STAGE
+    return (
+        *rules.integrity(evaluation, policy),
+        *rules.absolute(evaluation, policy),
+        *rules.non_inferiority("parent", evaluation, parent, policy.parent_margin, policy, first=first),
+        *rules.non_inferiority("base", evaluation, base, policy.base_margin, policy, first=first),
+        *rules.categories(evaluation, policy),
+        *rules.utility_floors(evaluation, policy),
+    )
+
+
+def gate(
+    sampler: Sampler,
+    prompts: Sequence[GatePrompt],
+    scorer: Scorer,
+    policy: GatePolicy,
+    *,
+    stage: str,
+    checkpoint: str | os.PathLike,
+    folder: str | os.PathLike,
+    parent_gate: str | os.PathLike | None = None,
+    base_gate: str | os.PathLike | None = None,
+) -> Verdict:
+    """Gate a checkpoint and write verdict.json, report.json and samples.jsonl into `folder`.
+
+    Args:
+        sampler: samples from the checkpoint.
+        prompts: the set that the policy's number of prompts is drawn from, the same for every stage.
+        scorer: scores the continuations, and the parent's and base's stored ones again.
+        policy: what is demanded.
+        stage: "base", "sft" or "ppo".
+        checkpoint: the checkpoint folder that the sampler was made from.
+        folder: <stage>/gate.
+        parent_gate: the parent stage's gate folder; None only for the base.
+        base_gate: the base's gate folder; None only for the base.
+
+    Returns:
+        The verdict as written. It never raises for what goes wrong during the evaluation; that is inconclusive.
+
+    Raises:
+        BadInput: before anything is measured: no such checkpoint, or too few prompts in a stratum.
+    """
+    digest = folder_digest(checkpoint)
+    drawn = select(prompts, policy.prompts_per_stratum, policy.seed)
+    known: dict = {
+        "stage": stage,
+        "profile": policy.profile,
+        "checkpoint": digest,
+        "policy": policy.digest,
+        "prompts": prompts_digest(drawn),
+        "sampling": asdict(policy.sampling),
+        "seeds": {"selection": policy.seed, "sampling": policy.seed, "intervals": policy.seed},
+    }
+    files: dict[str, str] = {}
+    try:
+        known["scorer"] = evaluator = dict(zip(("name", "version", "digest"), scorer.identity, strict=True))
+        references = _references(scorer, policy, known, parent_gate=parent_gate, base_gate=base_gate)
+        evaluation = evaluate(sampler, drawn, scorer, policy)
+        if evaluation.scorer._asdict() != evaluator:
+            raise GateInconclusive(f"the scorer changed during the evaluation, from {evaluator} to {evaluation.scorer}")
+        clauses = judge(evaluation, policy, stage=stage, **references)
+        files["samples.jsonl"] = samples_jsonl(evaluation)
+        files["report.json"] = report_json(report(evaluation, policy, clauses, references))
+        if folder_digest(checkpoint) != digest:
+            raise GateInconclusive("the checkpoint's bytes changed while it was evaluated")
+        verdict = Verdict(outcome=combine(clauses), reasons=reasons_of(clauses), clauses=clauses, **known)
+    except Exception as error:  # fail closed: no error of a model, scorer or file may be taken for a pass
+        verdict = inconclusive(error, known)
+    return save(verdict, folder, files)
+
+
+def inconclusive(error: Exception, known: dict) -> Verdict:
+    """Return the verdict of a gate that broke.
+
+    Args:
+        error: what broke it.
+        known: the verdict's other fields, as far as they were known by then.
+    """
+    kind = "" if isinstance(error, TheodoliteError) else f"{type(error).__name__}: "
+    reason = f"the evaluation broke: {kind}{error}"
+    clauses = (Clause("integrity/evaluation", "inconclusive", reason),)
+    return Verdict(outcome="inconclusive", reasons=(reason,), clauses=clauses, **known)
+
+
+def _references(
+    scorer: Scorer,
+    policy: GatePolicy,
+    known: dict,
+    *,
+    parent_gate: str | os.PathLike | None,
+    base_gate: str | os.PathLike | None,
+) -> dict[str, Evaluation]:
+    """Read and re-score the parent's and the base's samples, once if they are the same, and note their verdicts."""
+    references: dict[str, Evaluation] = {}
+    done: dict[Path, Evaluation] = {}
+    for name, folder in (("parent", parent_gate), ("base", base_gate)):
+        if folder is None:
+            continue
+        place = Path(folder).resolve()
+        if place not in done:
+            done[place] = load_evaluation(place, scorer, policy)
+        known[f"{name}_verdict"] = verdict_digest(place)
+        references[name] = done[place]
+    return references

@@ -1,0 +1,218 @@
+"""A gate's verdict: the file that the next stage asks for before it reads a checkpoint.
+
+verdict.json lies beside the checkpoint, never inside it, and names the digest of the checkpoint's bytes. It holds no
+clock time and no path, so the same gate on the same bytes writes the same bytes. It stops accidents and silent edits of
+a checkpoint; it is not signed, so it can't stop somebody who may write to the run folder.
+"""
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from safety.clauses import OUTCOMES, Clause, combine
+from training.digest import bytes_digest, file_digest, folder_digest
+from training.errors import BadInput, GateFailed, GateInconclusive, Refused
+
+SCHEMA_VERSION = 1
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_ATTEMPT = re.compile(r"verdict-([1-9][0-9]*)\.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a gate decided, about which bytes, and on what grounds.
+
+    Attributes:
+        stage: "base", "sft", "reward" or "ppo".
+        profile: the policy's profile.
+        outcome: "pass", "fail" or "inconclusive"; always what the clauses combine to.
+        reasons: sentences for a person; for anything but a pass, one for each clause that does not hold.
+        clauses: every clause.
+        checkpoint: digest of the checkpoint folder.
+        policy: digest of the policy.
+        prompts: digest of the gate prompts; None if none were used or the gate broke before.
+        scorer: name, version and digest of the scorer, or None likewise.
+        sampling: the sampling plan, or None for a gate without generations.
+        seeds: every seed used, by purpose.
+        parent_verdict: digest of the parent stage's verdict.json, if there is a parent.
+        base_verdict: the same of the base model's.
+        attempt: 1 for the first gate in this folder, one more each time, so that reruns for a lucky seed show.
+        evidence: digest of each file written beside the verdict.
+        schema_version: of this format.
+    """
+
+    stage: str
+    profile: str
+    outcome: str
+    reasons: tuple[str, ...]
+    clauses: tuple[Clause, ...]
+    checkpoint: str
+    policy: str
+    prompts: str | None = None
+    scorer: Mapping[str, str] | None = None
+    sampling: Mapping[str, Any] | None = None
+    seeds: Mapping[str, int] = field(default_factory=dict)
+    parent_verdict: str | None = None
+    base_verdict: str | None = None
+    attempt: int = 1
+    evidence: Mapping[str, str] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self):
+        """Refuse a verdict that does not follow from its clauses or has malformed parts."""
+        if self.schema_version != SCHEMA_VERSION:
+            raise BadInput(f"wanted a verdict of schema version {SCHEMA_VERSION}, got {self.schema_version!r}")
+        if not self.stage or not isinstance(self.stage, str) or self.outcome not in OUTCOMES:
+            raise BadInput(f"a verdict needs a stage and an outcome of {list(OUTCOMES)}, got {self.outcome!r}")
+        if self.outcome != combine(self.clauses):
+            raise BadInput(f"the outcome {self.outcome!r} does not follow from the clauses ({combine(self.clauses)!r})")
+        if not isinstance(self.attempt, int) or isinstance(self.attempt, bool) or self.attempt < 1:
+            raise BadInput(f"a verdict's attempt is a whole number from 1, got {self.attempt!r}")
+        optional = (self.prompts, self.parent_verdict, self.base_verdict)
+        for digest in (self.checkpoint, self.policy, *(d for d in optional if d is not None), *self.evidence.values()):
+            if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+                raise BadInput(f"wanted a digest such as sha256:<64 hex digits>, got {digest!r}")
+
+    @property
+    def passed(self) -> bool:
+        """Whether the checkpoint may be used by the next stage."""
+        return self.outcome == "pass"
+
+    def raise_unless_passed(self) -> None:
+        """Turn a verdict into the command line's exit code.
+
+        Raises:
+            GateFailed: the outcome is "fail".
+            GateInconclusive: the outcome is "inconclusive".
+        """
+        if not self.passed:
+            error = GateFailed if self.outcome == "fail" else GateInconclusive
+            raise error(f"the gate of {self.stage} says {self.outcome}: {'; '.join(self.reasons)}")
+
+    def to_json(self) -> str:
+        """Return the content of verdict.json."""
+        values = asdict(self) | {"clauses": [clause._asdict() for clause in self.clauses]}
+        return json.dumps(values, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
+def reasons_of(clauses: Sequence[Clause]) -> tuple[str, ...]:
+    """Return what to tell a person: the clauses that do not hold, or that all do."""
+    open_ = [clause for clause in clauses if clause.outcome not in ("pass", "not applicable")]
+    if not open_:
+        held = sum(clause.outcome == "pass" for clause in clauses)
+        return (f"all {held} clauses that apply hold",)
+    return tuple(f"{clause.name} ({clause.outcome}): {clause.reason}" for clause in open_)
+
+
+def save(verdict: Verdict, folder: str | os.PathLike, files: Mapping[str, str]) -> Verdict:
+    """Write a verdict and its evidence into a gate folder and return the verdict as written.
+
+    An earlier verdict there is kept as verdict-1.json, verdict-2.json, ... with its evidence renamed likewise, and the
+    new attempt is counted on. The verdict is written last: a crash in between leaves none, which refuses.
+
+    Args:
+        verdict: its `attempt` and `evidence` are set here.
+        folder: <stage>/gate.
+        files: content of each evidence file by name, e.g. "report.json".
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = [int(match[1]) for path in folder.iterdir() if (match := _ATTEMPT.fullmatch(path.name))]
+    last = max(kept, default=0)
+    if (folder / "verdict.json").exists():
+        last += 1
+        for name in ("verdict.json", "report.json", "samples.jsonl"):
+            path = folder / name
+            if path.exists():
+                path.rename(path.with_name(f"{path.stem}-{last}{path.suffix}"))
+    for name, content in files.items():
+        _write(folder / name, content)
+    evidence = {name: bytes_digest(content.encode()) for name, content in files.items()}
+    verdict = replace(verdict, attempt=last + 1, evidence=evidence)
+    _write(folder / "verdict.json", verdict.to_json())
+    return verdict
+
+
+def load(path: str | os.PathLike) -> Verdict:
+    """Read a verdict.json (or the one in a gate folder).
+
+    Raises:
+        BadInput: missing, not JSON, fields missing or unknown, or contradicting itself.
+    """
+    path = _verdict_file(path)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadInput(f"cannot read the verdict {path}: {error}") from error
+    names = {item.name for item in fields(Verdict)}
+    if not isinstance(values, dict) or set(values) != names:
+        got = sorted(values) if isinstance(values, dict) else type(values).__name__
+        raise BadInput(f"{path} is not a verdict: wanted exactly the fields {sorted(names)}, got {got}")
+    try:
+        clauses = tuple(Clause(**clause) for clause in values["clauses"])
+        return Verdict(**values | {"clauses": clauses, "reasons": tuple(values["reasons"])})
+    except (TypeError, AttributeError, BadInput) as error:
+        raise BadInput(f"{path} is not a valid verdict: {error}") from error
+
+
+def verdict_digest(path: str | os.PathLike) -> str:
+    """Return the digest of a verdict.json's bytes (or of the one in a gate folder), for a child's `parent_verdict`."""
+    return file_digest(_verdict_file(path))
+
+
+def require_passing(
+    verdict_path: str | os.PathLike,
+    checkpoint_path: str | os.PathLike,
+    stage: str,
+    *,
+    policy_digest: str | None = None,
+    profiles: Sequence[str] | None = None,
+) -> Verdict:
+    """Return the verdict if it passes exactly these bytes for this stage; called before a parent is read.
+
+    Args:
+        verdict_path: verdict.json or its gate folder.
+        checkpoint_path: the checkpoint folder; its digest is taken anew.
+        stage: the stage that the verdict must be about.
+        policy_digest: the policy that it must have been judged by, if given.
+        profiles: the profiles that are good enough, if given, e.g. ("release",).
+
+    Raises:
+        Refused: missing, malformed, another stage, not a pass, another policy or profile, or other bytes.
+    """
+    path, checkpoint = _verdict_file(verdict_path), Path(checkpoint_path)
+    if not path.exists():
+        raise Refused(f"{checkpoint} has no verdict at {path}: run the gate of {stage} first")
+    try:
+        verdict = load(path)
+        digest = folder_digest(checkpoint)
+    except BadInput as error:
+        raise Refused(f"{checkpoint} cannot be taken as gated: {error}") from error
+    if verdict.stage != stage:
+        raise Refused(f"{path} is about the stage {verdict.stage!r}, but {stage!r} is wanted")
+    if not verdict.passed:
+        raise Refused(f"the gate of {stage} says {verdict.outcome}, not pass: {'; '.join(verdict.reasons)}")
+    if policy_digest is not None and verdict.policy != policy_digest:
+        raise Refused(f"{path} was judged by the policy {verdict.policy}, but {policy_digest} is wanted: gate again")
+    if profiles is not None and verdict.profile not in profiles:
+        raise Refused(f"{path} was judged with the profile {verdict.profile!r}, but one of {list(profiles)} is wanted")
+    if verdict.checkpoint != digest:
+        raise Refused(f"{checkpoint} has the digest {digest}, but {path} is about {verdict.checkpoint}: it was changed")
+    return verdict
+
+
+def _verdict_file(path: str | os.PathLike) -> Path:
+    path = Path(path)
+    return path / "verdict.json" if path.is_dir() else path
+
+
+def _write(path: Path, content: str) -> None:
+    """Write a whole file or none."""
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(content.encode())
+    os.replace(part, path)
