@@ -67,11 +67,14 @@ def to_yaml(config: Any) -> str:
 
 def help_page(config_class: type, *, usage: str, description: str, example: str) -> str:
     """The text of `--help` for one command; every option's sentence comes from the config's docstrings."""
-    parser = _parser(config_class, usage=usage, description=description, epilog=f"example: {example}")
+    parser = _parser(config_class)
+    parser.usage, parser.description, parser.epilog = usage, description, f"example: {example}"
     reading = parser.add_argument_group("Reading options")
-    reading.add_argument("--config", metavar="FILE.yaml", help="read options from this file; overrides win over it")
-    reading.add_argument("-h", "--help", action="store_true", help="show this page")
-    return parser.format_help()
+    hidden = argparse.SUPPRESS  # these two have no default worth showing
+    words = "read options from this file; overrides win over it"
+    reading.add_argument("--config", metavar="FILE.yaml", default=hidden, help=words)
+    reading.add_argument("--help", action="store_const", const=True, default=hidden, help="show this page")
+    return re.sub(r"<class '(\w+)'>", r"\1", parser.format_help())
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -110,14 +113,17 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 
 class _HelpFormatter(DefaultHelpFormatter):
-    """Shows `from_` as `from`, the way it is written."""
+    """Leaves room for dotted names, and shows `from_` as `from`, the way it is written."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=36)
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         return re.sub(r"(\w)_(?=[ ,]|$)", r"\1", super()._format_action_invocation(action))
 
 
-def _parser(config_class: type, **texts: str) -> ArgumentParser:
-    parser = ArgumentParser(exit_on_error=False, add_help=False, formatter_class=_HelpFormatter, **texts)
+def _parser(config_class: type) -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False, add_help=False, formatter_class=_HelpFormatter)
     parser.add_class_arguments(config_class)
     groups = {name for name, kind in option_types(config_class).items() if group_of(kind) is not None}
     for action in parser._actions:

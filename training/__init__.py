@@ -1,1 +1,1 @@
-"""What every trainer shares and no model: the loop, the optimizer, checkpoints, metrics, masked maths, sharding rules."""
+"""What every trainer shares and no model: loop, optimizer, checkpoints, metrics, masked maths, sharding rules."""

@@ -64,8 +64,8 @@ def progress(
     Yields:
         A function `advance(steps=1, **metrics)`.
     """
-    stream = sys.stderr if stream is None else stream
-    show = _bar(title, total, stream, clock) if stream.isatty() else _lines(title, total, stream, clock)
+    out: Stream = sys.stderr if stream is None else stream
+    show = _bar(title, total, out, clock) if out.isatty() else _lines(title, total, out, clock)
     with show as advance:
         yield advance
 
