@@ -26,8 +26,8 @@ def messages_to_segments(
     tokenizer: Tokenizer,
     *,
     folder: Path,
-    generation_prompt: bool = False,
     loss_on: str = "assistant",
+    ending: str = "document",
 ) -> list[Segment]:
     """Applies the template.
 
@@ -35,8 +35,9 @@ def messages_to_segments(
         messages: `{"role", "content"}`, content a string or a list of typed parts.
         tokenizer: for the text and the control tokens.
         folder: where relative media paths start.
-        generation_prompt: end with an open assistant turn instead of the end of the document.
         loss_on: "assistant" (replies and their end of turn), "last" (the last reply only) or "all".
+        ending: "document" closes the text, "turn" stops after the last turn (what a reward model scores), "reply" opens an
+            assistant turn (what a policy continues).
 
     Raises:
         BadInput: for an unknown role or kind of part, empty messages, or unreadable media.
@@ -53,9 +54,9 @@ def messages_to_segments(
         segments.append(Text([tokenizer.control(ROLES[role])], loss_on == "all"))
         segments += [_part(part, tokenizer, folder, learn) for part in parts(message.get("content"))]
         segments.append(Text([tokenizer.end_of_turn], learn))
-    if generation_prompt:
+    if ending == "reply":
         segments.append(Text([tokenizer.control(MODEL)], False))
-    else:
+    elif ending == "document":
         segments.append(Text([EOS], loss_on == "all"))
     return segments
 

@@ -1,5 +1,6 @@
 """Segments of text and media to one token sequence with places for soft tokens."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -86,3 +87,13 @@ def require_fits(example: Example, length: int, option: str) -> Example:
     if len(example) > length:
         raise BadInput(f"a row of {len(example)} tokens does not fit in {option} ({length}); raise it or shorten the row")
     return example
+
+
+def digest(examples: Sequence[Example]) -> str:
+    """SHA-256 over everything a model would read of these examples, in their order."""
+    sha = hashlib.sha256()
+    for example in examples:
+        sha.update(example.tokens.tobytes() + example.learn.tobytes() + b"|")
+        for image in example.images:
+            sha.update(image.tobytes())
+    return "sha256:" + sha.hexdigest()

@@ -12,6 +12,7 @@ class TrainingConfig:
     """Optimisation, bookkeeping and placement shared by all trainers.
 
     Attributes:
+        output_dir: folder of metrics, training states and the finished checkpoint.
         seed: every random choice follows from it.
         learning_rate: peak of the schedule.
         lr_scheduler_type: linear, cosine, constant or warmup_stable_decay, each after a linear warm-up.
@@ -33,6 +34,7 @@ class TrainingConfig:
         tensor_parallel: mesh size of tensor parallelism; all other devices shard the parameters.
     """
 
+    output_dir: str = "runs/model"
     seed: int = 0
     learning_rate: float = 1e-3
     lr_scheduler_type: str = "cosine"

@@ -1,0 +1,98 @@
+"""Preference rows to pairs of examples."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from base_model.chat import messages_to_segments, reply_messages
+from base_model.checkpoint import LanguageModel
+from base_model.interleave import Example, interleave
+from training.dataset import Row, convert_rows
+from training.errors import BadInput
+
+# Speaker marks of Anthropic's hh-rlhf transcripts.
+_TURN = re.compile(r"\n\n(Human|Assistant): ?")
+_ROLES = {"Human": "user", "Assistant": "assistant"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Two replies to one prompt, the better one first.
+
+    Attributes:
+        chosen: prompt and preferred reply, up to the reply's end of turn.
+        rejected: prompt and the other reply.
+        margin: by how much the chosen one should lead.
+        source: where the pair comes from, for figures by source.
+        modality: "image" when the prompt has a picture, else "text".
+    """
+
+    chosen: Example
+    rejected: Example
+    margin: float
+    source: str
+    modality: str
+
+    def __len__(self) -> int:
+        """Tokens of both."""
+        return len(self.chosen) + len(self.rejected)
+
+
+def preference_pairs(
+    rows: Sequence[Row], model: LanguageModel, *, max_length: int, on_bad_row: str = "stop"
+) -> list[Pair]:
+    """Rows with `chosen` and `rejected` (and `prompt`, unless they are whole conversations or transcripts) as pairs.
+
+    Raises:
+        BadInput: with the place of the first row that is no pair or does not fit in max_length.
+    """
+
+    def convert(row: Row) -> Pair:
+        replies = [_conversation(row.values, side) for side in ("chosen", "rejected")]
+        chosen, rejected = (
+            interleave(
+                messages_to_segments(messages, model.tokenizer, folder=row.folder, ending="turn"),
+                model.tokenizer, model.config,
+            )
+            for messages in replies
+        )  # fmt: skip
+        if len(chosen) + len(rejected) > max_length:
+            raise BadInput(f"a pair of {len(chosen)} and {len(rejected)} tokens does not fit in max_length ({max_length}); "
+                           "raise it or shorten the row")
+        margin = row.values.get("margin")
+        if margin is not None and not (isinstance(margin, (int, float)) and margin >= 0):
+            raise BadInput(f"a margin is a number of at least 0, not {margin!r}")
+        return Pair(
+            chosen=chosen,
+            rejected=rejected,
+            margin=float(margin or 0),
+            source=str(row.values.get("source", "unnamed")),
+            modality="image" if chosen.images else "text",
+        )
+
+    return convert_rows(rows, convert, on_bad_row=on_bad_row)
+
+
+def _conversation(values: Mapping[str, Any], side: str) -> list[Mapping[str, Any]]:
+    reply = values.get(side)
+    if not reply:
+        raise BadInput(f"a preference row needs `{side}`; this one has {', '.join(values) or 'nothing'}")
+    if "prompt" in values:
+        return reply_messages(values["prompt"], reply)
+    if isinstance(reply, str):
+        return parse_transcript(reply)
+    return list(reply)
+
+
+def parse_transcript(text: str) -> list[Mapping[str, Any]]:
+    r"""An hh-rlhf transcript, "\n\nHuman: ...\n\nAssistant: ...", as messages.
+
+    Raises:
+        BadInput: when it does not start with a speaker mark.
+    """
+    before, *turns = _TURN.split(text)
+    if before.strip() or not turns:
+        raise BadInput(f"a transcript starts with a blank line and 'Human:' or 'Assistant:', not {text[:40]!r}")
+    pairs = zip(turns[::2], turns[1::2], strict=True)
+    return [{"role": _ROLES[speaker], "content": said.strip()} for speaker, said in pairs]

@@ -1,0 +1,28 @@
+"""Options of supervised fine-tuning."""
+
+from dataclasses import dataclass
+
+from training.config import TrainingConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTConfig(TrainingConfig):
+    """Options of supervised fine-tuning, beside those of every trainer.
+
+    Attributes:
+        max_length: tokens of a row; a longer example is a bad row.
+        packing: several examples share a row, without seeing each other.
+        assistant_only_loss: learn the assistant's tokens only.
+        on_bad_row: stop, or skip (counted and reported).
+    """
+
+    learning_rate: float = 5e-4
+    max_length: int = 256
+    packing: bool = True
+    assistant_only_loss: bool = True
+    on_bad_row: str = "stop"
+
+    def __post_init__(self) -> None:
+        """Checks the inherited options and the length."""
+        super().__post_init__()
+        self.require_positive("max_length")

@@ -1,0 +1,38 @@
+"""Rows to examples for supervised fine-tuning."""
+
+from collections.abc import Sequence
+
+from base_model.chat import messages_to_segments, reply_messages
+from base_model.checkpoint import LanguageModel
+from base_model.interleave import Example, interleave, require_fits
+from sft.config import SFTConfig
+from training.dataset import Row, convert_rows
+from training.errors import BadInput
+
+
+def sft_examples(rows: Sequence[Row], model: LanguageModel, config: SFTConfig) -> list[Example]:
+    """Conversational (`messages`) or `prompt` / `completion` rows as examples.
+
+    The loss stands on the assistant's tokens and their ends of turn (on every token without assistant_only_loss); of a
+    prompt / completion row only the completion is learned.
+
+    Raises:
+        BadInput: with the place of the first row that has neither form or does not fit in max_length.
+    """
+
+    def convert(row: Row) -> Example:
+        values = row.values
+        loss_on = "assistant" if config.assistant_only_loss else "all"
+        if values.get("messages"):
+            messages = values["messages"]
+        elif "prompt" in values and "completion" in values:
+            messages, loss_on = reply_messages(values["prompt"], values["completion"]), "last"
+        else:
+            raise BadInput(f"a row needs `messages`, or `prompt` and `completion`; this one has {', '.join(values) or 'nothing'}")
+        segments = messages_to_segments(messages, model.tokenizer, folder=row.folder, loss_on=loss_on)
+        example = require_fits(interleave(segments, model.tokenizer, model.config), config.max_length, "max_length")
+        if not example.learn.any():
+            raise BadInput("a row has no assistant message to learn from")
+        return example
+
+    return convert_rows(rows, convert, on_bad_row=config.on_bad_row)

@@ -1,0 +1,99 @@
+"""Supervised fine-tuning: the decoder learns to write the assistant's turns.
+
+`theodolite sft train model=BASE sft.output_dir=OUT data=ROWS.jsonl` runs it.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from base_model import checkpoint
+from base_model.batch import Batch, pack
+from base_model.checkpoint import LanguageModel, build, logical_axes, split
+from base_model.interleave import digest
+from base_model.likelihood import cross_entropy, held_out
+from flax import nnx
+from sft.config import SFTConfig
+from sft.data import sft_examples
+from training.checkpoint import content_digest
+from training.dataset import Row, batch_indices, read_rows
+from training.minimise import minimise
+from training.packing import PackedStream
+
+Dataset = str | Path | Sequence[Row]
+
+
+class SFTTrainer:
+    """Fine-tunes a language model on conversations, in the manner of TRL's SFTTrainer."""
+
+    def __init__(
+        self,
+        model: LanguageModel | str | Path,
+        args: SFTConfig,
+        train_dataset: Dataset,
+        eval_dataset: Dataset | None = None,
+    ):
+        """Reads model and data; everything that can be wrong with them is found here, before any training.
+
+        Args:
+            model: a language model or its folder.
+            args: options.
+            train_dataset: path or hub name of the rows, or the rows.
+            eval_dataset: held-out rows.
+        """
+        self.model = checkpoint.load(model) if isinstance(model, (str, Path)) else model
+        self.args = args
+        rows = lambda data: read_rows(data) if isinstance(data, (str, Path)) else data  # noqa: E731
+        self._examples = sft_examples(rows(train_dataset), self.model, args)
+        self._held_out = sft_examples(rows(eval_dataset), self.model, args) if eval_dataset is not None else []
+        self._module = nnx.eval_shape(lambda: build(self.model.config, self.model.tokenizer))
+        self._structure = split(self._module)[0]
+
+    def train(self) -> dict[str, float]:
+        """Trains, from the newest saved state if there is one, and returns the held-out figures."""
+        args, config = self.args, self.model.config
+        slots = 1 if any(example.images for example in self._examples) else 0
+        if args.packing:
+            stream = PackedStream([len(example) for example in self._examples], args.max_length, seed=args.seed)
+            count = stream.rows_per_epoch
+            fullest = max(sum(len(self._examples[i].images) for i in row) for row in stream.rows(0, count))
+            # One size for all batches, with room to spare: another epoch packs pictures otherwise.
+            slots = slots * (fullest + 2)
+        else:
+            stream, count = None, len(self._examples)
+            slots = max(len(example.images) for example in self._examples)
+
+        def batch_at(step: int, rows: int) -> Batch:
+            if stream is not None:
+                packed = stream.rows(step * rows, rows)
+            else:
+                packed = [[int(i)] for i in batch_indices(step, count=count, batch_size=rows, seed=args.seed)]
+            return pack([[self._examples[i] for i in row] for row in packed], args.max_length, config, images=slots)
+
+        state = minimise(
+            partial(cross_entropy, self._structure),
+            self.model.params,
+            logical_axes(self._module),
+            batch_at=batch_at,
+            examples=count,
+            config=args,
+            label="SFT",
+            identity=(digest(self._examples), content_digest(self.model.params)),
+            evaluate=self._figures if self._held_out else None,
+        )
+        self.model = self.model.with_params(state.params)
+        return self.evaluate()
+
+    def evaluate(self) -> dict[str, float]:
+        """Held-out loss (nats a learned token) and the share of rows whose learned tokens are all the most likely ones."""
+        return self._figures(self.model.params) if self._held_out else {}
+
+    def _figures(self, params: object) -> dict[str, float]:
+        scores = held_out(self._structure, params, self._held_out, self.model.config)
+        return {"loss": scores.loss, "exact_match": scores.exact_match}
+
+    def save_model(self) -> Path:
+        """Writes the model to output_dir/checkpoint, which must not exist yet, and returns that folder."""
+        folder = Path(self.args.output_dir) / "checkpoint"
+        checkpoint.save(self.model, folder)
+        return folder

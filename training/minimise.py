@@ -1,0 +1,97 @@
+"""Minimises a loss over batches: optimizer, mesh and loop put together for every trainer that has a fixed data set."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from training.config import TrainingConfig
+from training.loop import fit
+from training.optimizer import make_optimizer, make_schedule
+from training.sharding import make_mesh, parameter_shardings, replicated, shard_batch
+from training.step import Totals, TrainState, update
+
+
+def mesh_of(config: TrainingConfig) -> Mesh:
+    """The mesh that a config asks for, over all devices."""
+    return make_mesh(data=config.data_parallel, tensor=config.tensor_parallel)
+
+
+def batch_size_of(config: TrainingConfig, mesh: Mesh) -> int:
+    """Rows of one optimizer step over all devices."""
+    rows = config.per_device_train_batch_size * config.gradient_accumulation_steps
+    return rows * mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def initial_state(
+    params: Any, logical_axes: Any, optimizer: optax.GradientTransformation, mesh: Mesh, extra: Any = None
+) -> TrainState:
+    """A state at step 0 with parameters and optimizer moments sharded alike."""
+    shardings = parameter_shardings(mesh, logical_axes)
+    # Copied, because steps donate their state and the caller's parameters must survive that.
+    params = jax.tree.map(lambda x, sharding: jax.device_put(jnp.array(x, copy=True), sharding), params, shardings)
+    shape = jax.eval_shape(optimizer.init, params)
+    placed = optax.tree_map_params(
+        optimizer, lambda _, sharding: sharding, shape, shardings, transform_non_params=lambda _: replicated(mesh)
+    )
+    state = jax.jit(optimizer.init, out_shardings=placed)(params)
+    return TrainState(jax.device_put(jnp.int32(0), replicated(mesh)), params, state, {} if extra is None else extra)
+
+
+def identity_of(config: TrainingConfig, *parts: str) -> str:
+    """Digest of what a run depends on: its options (but not where it writes), its data, its parent."""
+    options = json.dumps(asdict(replace(config, output_dir="")), sort_keys=True)
+    return "sha256:" + hashlib.sha256("\n".join((options, *parts)).encode()).hexdigest()
+
+
+def minimise(
+    loss: Callable[[Any, Any], Totals],
+    params: Any,
+    logical_axes: Any,
+    *,
+    batch_at: Callable[[int, int], Any],
+    examples: int,
+    config: TrainingConfig,
+    label: str,
+    identity: tuple[str, ...],
+    evaluate: Callable[[Any], Mapping[str, float]] | None = None,
+) -> TrainState:
+    """Trains parameters on a data set, from the newest saved state if there is one.
+
+    Args:
+        loss: maps parameters and a batch to sums and counts, see training.step.
+        params: where to start.
+        logical_axes: names of the parameters' axes, for the mesh.
+        batch_at: the batch of a step, given the step and the number of rows.
+        examples: rows of one epoch.
+        config: options.
+        label: name on the progress bar.
+        identity: digests of data and parent.
+        evaluate: held-out metrics of parameters.
+    """
+    mesh = mesh_of(config)
+    batch_size = batch_size_of(config, mesh)
+    total = config.total_steps(examples, batch_size)
+    optimizer = make_optimizer(config, make_schedule(config, total))
+    step = jax.jit(
+        partial(update, loss=loss, optimizer=optimizer, micro_batches=config.gradient_accumulation_steps),
+        donate_argnums=0,
+    )
+    return fit(
+        initial_state(params, logical_axes, optimizer, mesh),
+        lambda state, index: step(state, shard_batch(batch_at(index, batch_size), mesh)),
+        total_steps=total,
+        config=config,
+        folder=Path(config.output_dir),
+        label=label,
+        identity=identity_of(config, *identity),
+        evaluate=None if evaluate is None else lambda state: evaluate(state.params),
+    )
