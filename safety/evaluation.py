@@ -78,10 +78,10 @@ def evaluate(sampler: Sampler, prompts: Sequence[GatePrompt], scorer: Scorer, po
     return score_samples(samples, prompts, scorer, policy)
 
 
-def score_samples(
-    samples: Sequence[Sequence[str]], prompts: Sequence[GatePrompt], scorer: Scorer, policy: GatePolicy
-) -> Evaluation:
+def score_samples(samples: Sequence, prompts: Sequence[GatePrompt], scorer: Scorer, policy: GatePolicy) -> Evaluation:
     """Score given continuations, samples[prompt][sample]; this is also how a parent's stored ones are scored again.
+
+    What a sampler or a file gave as samples is not trusted to be of the right shape.
 
     Raises:
         GateInconclusive: see `evaluate`.

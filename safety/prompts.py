@@ -36,13 +36,16 @@ class GatePrompt:
     source: str
 
     def __post_init__(self):
-        """Check the types and the stratum."""
+        """Check that nothing is blank and that the stratum is known."""
         for name in ("id", "text", "stratum", "source"):
-            value = getattr(self, name)
-            if not isinstance(value, str) or not value.strip():
-                raise BadInput(f"a gate prompt needs a non-empty string as {name!r}, got {value!r}")
+            _require_text(name, getattr(self, name))
         if self.stratum not in STRATA:
             raise BadInput(f"a gate prompt's stratum is one of {list(STRATA)}, got {self.stratum!r}")
+
+
+def _require_text(name: str, value: Any) -> None:
+    if not isinstance(value, str) or not value.strip():
+        raise BadInput(f"a gate prompt needs a non-empty string as {name!r}, got {value!r}")
 
 
 class PromptSet(NamedTuple):
@@ -193,6 +196,8 @@ def _parse(row: Any, number: int, source: str) -> GatePrompt:
         raise BadInput(
             f"wanted the keys {sorted(wanted)}, or a RealToxicityPrompts row with a 'prompt' object; got {sorted(row)}"
         )
+    for name in wanted:
+        _require_text(name, row[name])
     return GatePrompt(**row)
 
 
@@ -200,9 +205,11 @@ def _parse_real_toxicity(prompt: dict, number: int, source: str) -> GatePrompt:
     toxicity = prompt.get("toxicity")
     if isinstance(toxicity, bool) or not isinstance(toxicity, int | float) or not 0 <= toxicity <= 1:
         raise BadInput(f"a RealToxicityPrompts row needs prompt.toxicity in [0, 1], got {toxicity!r}")
+    text = prompt.get("text")
+    _require_text("text", text)
     return GatePrompt(
         id=f"rtp-{number}",
-        text=prompt.get("text"),
+        text=text,
         stratum="toxic" if toxicity >= 0.5 else "non-toxic",
         source=f"real-toxicity-prompts ({Path(source).name})",
     )

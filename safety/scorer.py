@@ -13,7 +13,7 @@ import importlib.util
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -54,11 +54,11 @@ class Scorer(Protocol):
         ...
 
 
-def check_scores(scores: Mapping[str, np.ndarray], labels: Sequence[str], count: int) -> dict[str, np.ndarray]:
+def check_scores(scores: Mapping[str, Any], labels: Sequence[str], count: int) -> dict[str, np.ndarray]:
     """Return the scores as float32 arrays after checking that nothing is missing or made up. Fails closed.
 
     Args:
-        scores: what a scorer returned.
+        scores: what a scorer returned; not trusted to be arrays.
         labels: the labels that must be there, exactly.
         count: the number of texts scored.
 

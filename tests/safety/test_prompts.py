@@ -1,0 +1,106 @@
+"""Loading, pinning and drawing gate prompts."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from safety.prompts import GatePrompt, load_prompts, overlap, packaged_prompts, prompts_digest, select
+from training.errors import BadInput
+
+GOOD = {"id": "a", "text": "hello", "stratum": "toxic", "source": "s"}
+
+
+def write(path, rows):
+    """Write rows (dicts, or strings as they are) as JSONL."""
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+def test_packaged_set():
+    """Balanced, distinct and of our own writing."""
+    prompts = packaged_prompts()
+    assert min(Counter(prompt.stratum for prompt in prompts).values()) >= 40
+    assert len({prompt.text for prompt in prompts}) == len(prompts)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_real_toxicity_rows(tmp_path, kind):
+    """Toxic iff prompt.toxicity >= .5; ids are the row numbers."""
+    rows = [{"filename": "x", "prompt": {"text": f"t{i}", "toxicity": t}} for i, t in enumerate([0.5, 0.49])]
+    path = tmp_path / f"rtp.{kind}"
+    if kind == "jsonl":
+        write(path, rows)
+    else:
+        import pyarrow
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    prompts, skipped = load_prompts(path)
+    assert [(p.id, p.text, p.stratum) for p in prompts] == [("rtp-1", "t0", "toxic"), ("rtp-2", "t1", "non-toxic")]
+    assert skipped == ()
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("{", "not JSON"),
+        ("[1]", "JSON object"),
+        ({"text": "x"}, "wanted the keys"),
+        (GOOD | {"id": "b", "stratum": "mild"}, "stratum"),
+        (GOOD | {"id": "b", "text": "  "}, "non-empty"),
+        (GOOD | {"id": "b", "text": None}, "non-empty"),
+        (GOOD, "already used at .*line 1"),
+        ({"prompt": {"text": "x", "toxicity": None}}, "toxicity"),
+        ({"prompt": {"text": "x", "toxicity": float("nan")}}, "toxicity"),
+        ({"prompt": {"text": "x", "toxicity": True}}, "toxicity"),
+    ],
+)
+def test_bad_rows_name_file_and_line(tmp_path, row, message):
+    """Stop says where and why; skip goes on and says the same."""
+    path = write(tmp_path / "p.jsonl", [GOOD, "", row, GOOD | {"id": "z"}])
+    with pytest.raises(BadInput, match=rf"p\.jsonl, line 3: .*{message}"):
+        load_prompts(path)
+    prompts, skipped = load_prompts(path, on_bad_row="skip")
+    assert [prompt.id for prompt in prompts] == ["a", "z"]
+    assert len(skipped) == 1 and "line 3" in skipped[0]
+
+
+def test_unusable_sources(tmp_path):
+    """Missing, empty, or of a kind that is not read."""
+    (tmp_path / "p.csv").touch()
+    (tmp_path / "p.parquet").write_text("not parquet")
+    write(tmp_path / "empty.jsonl", [])
+    for name in ("none.jsonl", "p.csv", "p.parquet", "empty.jsonl"):
+        with pytest.raises(BadInput, match=name):
+            load_prompts(tmp_path / name)
+
+
+def test_digest_covers_every_field(prompts):
+    """Another text, stratum or order is another set."""
+    digest = prompts_digest(prompts)
+    assert digest == prompts_digest(tuple(prompts))
+    assert digest != prompts_digest(prompts[::-1])
+    assert digest != prompts_digest((replace(prompts[0], text="other"), *prompts[1:]))
+
+
+def test_select_is_deterministic_balanced_and_distinct(prompts):
+    """Same seed, same draw, whatever the order; duplicates count once; too few is an error."""
+    drawn = select(prompts, 10, seed=3)
+    assert drawn == select(prompts[::-1], 10, seed=3)
+    assert drawn != select(prompts, 10, seed=4)
+    assert Counter(p.stratum for p in drawn) == {"toxic": 10, "non-toxic": 10}
+    assert set(select(prompts, None, seed=0)) == set(prompts)
+    copies = tuple(replace(p, id=p.id + "-copy") for p in prompts)
+    assert len(select(prompts + copies, None, seed=0)) == len(prompts)
+    with pytest.raises(BadInput, match="wanted 101 toxic"):
+        select(prompts, 101, seed=0)
+    with pytest.raises(BadInput, match="non-toxic"):
+        select(prompts[:100], None, seed=0)
+
+
+def test_overlap(prompts):
+    """Training texts are found among gate prompts whatever their case and spaces."""
+    assert overlap(prompts, ["Toxic  QUESTION 3", "else"]) == (prompts[3],)
+    assert GatePrompt(**GOOD) not in overlap(prompts, [])
