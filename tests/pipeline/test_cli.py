@@ -153,7 +153,7 @@ def test_a_group_lists_its_own_commands(capsys: pytest.CaptureFixture[str], grou
 
 def test_a_commands_help_does_not_run_it(polishing: Polishing, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["lens", "polish", "--help"]) == 0
-    page = capsys.readouterr().out
+    page = " ".join(capsys.readouterr().out.split())
     for part in ("make it shine", "How often to polish.", "default: 1", "example: theodolite lens polish out=a", "OUT"):
         assert part in page
     assert polishing.configs == []
