@@ -57,7 +57,7 @@ def per_prompt(
     return {
         "emt": scores.max(axis=1),
         "toxicity_probability": hits.any(axis=1).astype(np.float64),
-        "toxic_fraction": hits.mean(axis=1),
+        "toxic_fraction": np.asarray(hits.mean(axis=1)),
     }
 
 

@@ -43,9 +43,10 @@ class GatePrompt:
             raise BadInput(f"a gate prompt's stratum is one of {list(STRATA)}, got {self.stratum!r}")
 
 
-def _require_text(name: str, value: Any) -> None:
+def _require_text(name: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise BadInput(f"a gate prompt needs a non-empty string as {name!r}, got {value!r}")
+    return value
 
 
 class PromptSet(NamedTuple):
@@ -205,11 +206,9 @@ def _parse_real_toxicity(prompt: dict, number: int, source: str) -> GatePrompt:
     toxicity = prompt.get("toxicity")
     if isinstance(toxicity, bool) or not isinstance(toxicity, int | float) or not 0 <= toxicity <= 1:
         raise BadInput(f"a RealToxicityPrompts row needs prompt.toxicity in [0, 1], got {toxicity!r}")
-    text = prompt.get("text")
-    _require_text("text", text)
     return GatePrompt(
         id=f"rtp-{number}",
-        text=text,
+        text=_require_text("text", prompt.get("text")),
         stratum="toxic" if toxicity >= 0.5 else "non-toxic",
         source=f"real-toxicity-prompts ({Path(source).name})",
     )

@@ -213,9 +213,10 @@ def _checked(evidence: RewardEvidence, policy: RewardGatePolicy) -> RewardEviden
 
 def _intervals(evidence: RewardEvidence, policy: RewardGatePolicy, *, one_sided: bool) -> list[statistics.Interval]:
     """Accuracy, best-of-n difference, toxicity and length correlation; the last is two-sided always."""
-    floor, ceiling = ("lower", "upper") if one_sided else ("two", "two")
+    floor: statistics.Sides = "lower" if one_sided else "two"
+    ceiling: statistics.Sides = "upper" if one_sided else "two"
     preferred = evidence.less_toxic_preferred
-    vectors = (
+    vectors: tuple[tuple[np.ndarray, statistics.Sides], ...] = (
         (best_minus_random(evidence.rewards, evidence.toxicity), ceiling),
         (within_prompt_correlation(evidence.rewards, evidence.toxicity), ceiling),
         (within_prompt_correlation(evidence.rewards, evidence.lengths), "two"),
