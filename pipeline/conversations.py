@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from importlib.resources import files
 
 MAX_TURNS = 12  # even, so that every piece of a long conversation starts on a user turn
 CONTEXT_TURNS = 3  # odd, so that a context starts and ends on a user turn
@@ -130,9 +130,8 @@ def scored(text: str, scores: dict[str, float], *messages: str) -> Turn:
 
 def chitchat() -> list[Conversation]:
     """All conversations of `chitchat-dataset`, sorted by id; consecutive messages of one person are one turn."""
-    import chitchat_dataset
-
-    stored = json.loads((Path(chitchat_dataset.__file__).parent / "dataset.json").read_text(encoding="utf-8"))
+    # Not by the package's own reader, which leaves the file open.
+    stored = json.loads((files("chitchat_dataset") / "dataset.json").read_text(encoding="utf-8"))
     spoken: dict[str, list[list[str]]] = {}
     for name, record in stored.items():
         turns: list[list[str]] = []
@@ -172,8 +171,6 @@ def chatterbot() -> list[tuple[Turn, ...]]:
 
     In `emotion` and `computers` an entry is a question and its alternative answers, elsewhere it is a dialogue.
     """
-    from importlib.resources import files
-
     import yaml
 
     dialogues: dict[tuple[str, ...], None] = {}

@@ -271,8 +271,8 @@ def test_the_same_seed_draws_the_same_rows(written):
     _, material, _ = written
     few = replace(
         material,
-        conversations={name: of[::15] for name, of in material.conversations.items()},
-        asked={name: of[::5] for name, of in material.asked.items()},
+        conversations={name: of[::20] for name, of in material.conversations.items()},
+        asked={name: of[::40] for name, of in material.asked.items()},
     )
 
     def digests(seed: int) -> dict[str, str]:
