@@ -41,7 +41,7 @@ def token_logprobs(
 def token_entropy(logits: Float[Array, "B T V"], *, temperature: float = 1.0) -> Float[Array, "B T"]:
     """Entropy of the next-token distribution in nats, in float32 or wider.
 
-    logsumexp(z) - sum_v p_v z_v with z = logits / tau and p = softmax(z)
+    -sum_v p_v log p_v with p = softmax(logits / tau)
 
     Args:
       logits: as the model gives them; -inf marks a token that is never sampled.
@@ -53,10 +53,9 @@ def token_entropy(logits: Float[Array, "B T V"], *, temperature: float = 1.0) ->
     Raises:
       ValueError: the temperature is not positive.
     """
-    logits = _tempered(logits, temperature)
+    logprobs = jax.nn.log_softmax(_tempered(logits, temperature))
     # 0 * -inf is NaN; a token of probability 0 adds nothing to the sum.
-    expected = jnp.sum(jax.nn.softmax(logits) * jnp.where(jnp.isneginf(logits), 0, logits), axis=-1)
-    return jax.nn.logsumexp(logits, axis=-1) - expected
+    return -jnp.sum(jnp.exp(logprobs) * jnp.where(jnp.isneginf(logprobs), 0, logprobs), axis=-1)
 
 
 def _tempered(logits: Float[Array, "B T V"], temperature: float) -> Float[Array, "B T V"]:

@@ -226,15 +226,15 @@ def value_loss(
     returns = jax.lax.stop_gradient(jnp.where(mask, upcast(returns), 0))
 
     unclipped = rlax.l2_loss(values, returns)  # has the one half
-    near = values if clip is None else jnp.clip(values, old_values - clip, old_values + clip)
-    clipped = rlax.l2_loss(near, returns)
+    held = values if clip is None else jnp.clip(values, old_values - clip, old_values + clip)
+    clipped = rlax.l2_loss(held, returns)
 
     errors = returns - jax.lax.stop_gradient(values)
     spread = masked_var(returns, mask)
     varies = spread > 0
     return ValueLoss(
         loss=aggregate(jnp.maximum(unclipped, clipped), mask, aggregation=aggregation, denominator=denominator),
-        clip_fraction=masked_mean(clipped > unclipped, mask),
+        clip_fraction=masked_mean(jnp.greater(clipped, unclipped), mask),
         squared_error=masked_mean(jnp.square(errors), mask),
         explained_variance=jnp.where(varies, 1 - masked_var(errors, mask) / jnp.where(varies, spread, 1), 0),
     )

@@ -52,5 +52,6 @@ def best_of_n_estimate(proxy: ArrayLike, gold: ArrayLike, *, n: int) -> float:
     _, rank, ties = np.unique(proxy, return_inverse=True, return_counts=True)
     gold = (np.bincount(rank, weights=gold) / ties)[np.sort(rank)]
     # Integer binomials, divided last: C(N, n) overflows a float long before N = 2000.
-    weights = [math.comb(i, n - 1) / math.comb(total, n) for i in range(total)]
+    subsets = math.comb(total, n)
+    weights = [math.comb(i, n - 1) / subsets for i in range(total)]
     return float(np.dot(weights, gold))

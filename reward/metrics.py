@@ -204,8 +204,8 @@ def length_correlation(rewards: ArrayLike, lengths: ArrayLike) -> Correlation:
     if np.ptp(rewards) == 0 or np.ptp(lengths) == 0:
         return Correlation(pearson=None, spearman=None, count=len(rewards))
     return Correlation(
-        pearson=float(stats.pearsonr(rewards, lengths)[0]),
-        spearman=float(stats.spearmanr(rewards, lengths)[0]),
+        pearson=float(np.corrcoef(rewards, lengths)[0, 1]),
+        spearman=float(np.corrcoef(stats.rankdata(rewards), stats.rankdata(lengths))[0, 1]),
         count=len(rewards),
     )
 
