@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from base_model.config import LayerSpec, ModelConfig
@@ -56,7 +57,7 @@ def attention_mask(
 class Attention(nnx.Module):
     """Grouped-query attention of one layer; with one key-value head it is multi-query (Shazeer 2019)."""
 
-    def __init__(self, spec: LayerSpec, config: ModelConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(self, spec: LayerSpec, config: ModelConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
         """Fan-in initialisation; the norms on queries and keys start at one."""
         dim, heads, kv_heads, size = config.embed_dim, spec.heads, spec.kv_heads, spec.head_dim
         self.query = param(rngs.params(), (dim, heads * size), ("embed", "heads"), dim**-0.5)
@@ -72,8 +73,8 @@ class Attention(nnx.Module):
         x: Float[Array, "B T D"],
         positions: Int[Array, "B T"],
         mask: Bool[Array, "B T S"],
-        cache: LayerCache | None = None,
-        slot: Int[Array, ""] | None = None,
+        cache: LayerCache | None,
+        slot: Int[Array, ""],
     ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
         """Attends to the row itself, or to the cache after writing the row's keys and values at `slot`."""
         spec, (batch, length, _) = self.spec, x.shape

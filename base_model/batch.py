@@ -58,7 +58,8 @@ def pad_left(examples: Sequence[Example], length: int, config: ModelConfig, *, i
     batch = pack([[example] for example in examples], length, config, images=images)
     shift = [length - len(example) for example in examples]
     roll = lambda x: np.stack([np.roll(row, by) for row, by in zip(x, shift, strict=True)])  # noqa: E731
-    return Batch(*(roll(x) for x in batch[:4]), batch.images)
+    tokens, segments, positions, learn = (roll(x) for x in batch[:4])
+    return Batch(tokens, segments, positions, learn, batch.images)
 
 
 def stack_images(

@@ -36,19 +36,23 @@ def messages_to_segments(
         tokenizer: for the text and the control tokens.
         folder: where relative media paths start.
         loss_on: "assistant" (replies and their end of turn), "last" (the last reply only) or "all".
-        ending: "document" closes the text, "turn" stops after the last turn (what a reward model scores), "reply" opens an
-            assistant turn (what a policy continues).
+        ending: "document" closes the text, "turn" stops after the last turn (what a reward model scores), "reply"
+            opens an assistant turn (what a policy continues).
 
     Raises:
         BadInput: for an unknown role or kind of part, empty messages, or unreadable media.
     """
+    if loss_on not in ("assistant", "last", "all") or ending not in ("document", "turn", "reply"):
+        raise BadInput(f"loss_on={loss_on!r} with ending={ending!r} is nothing that the chat template knows")
     if not messages:
         raise BadInput("a row needs at least one message, this one has none")
+    if isinstance(messages, str) or not all(isinstance(message, Mapping) for message in messages):
+        raise BadInput('messages are a list of objects {"role": ..., "content": ...}, and this row has something else')
     segments: list[Segment] = [Text([BOS], False)]
     replies = [index for index, message in enumerate(messages) if message.get("role") == "assistant"]
     for index, message in enumerate(messages):
         role = message.get("role")
-        if role not in ROLES:
+        if not isinstance(role, str) or role not in ROLES:
             raise BadInput(f"a message's role is one of {', '.join(ROLES)}, not {role!r}")
         learn = loss_on == "all" or (role == "assistant" and (loss_on == "assistant" or index == replies[-1]))
         segments.append(Text([tokenizer.control(ROLES[role])], loss_on == "all"))
@@ -78,7 +82,8 @@ def _part(part: Mapping[str, Any], tokenizer: Tokenizer, folder: Path, learn: bo
         return Media("image", load_image(part["image"], folder))
     if kind in ("audio", "video") and part.get(kind) is not None:
         return Media(kind, part[kind])
-    raise BadInput(f"a content part is text, image, audio or video with its value under that key, not {dict(part)!r:.80}")
+    given = repr(dict(part))[:80]
+    raise BadInput(f"a content part is text, image, audio or video with its value under that key, not {given}")
 
 
 def reply_messages(prompt: Any, reply: Any) -> list[Mapping[str, Any]]:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -19,9 +20,11 @@ from base_model.config import ModelConfig, read_config
 from base_model.decoder import Decoder
 from base_model.tokenizer import Tokenizer
 from training.checkpoint import content_digest, restore_params, save_params, write_json
+from training.digest import json_digest
 from training.errors import BadInput
 
 FORMAT = 1
+FIELDS = {"format", "kind", "model", "fingerprint", "statistics", "content_digest", "digest"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +55,7 @@ class LanguageModel:
         return replace(self, params=params)
 
 
-def build(config: ModelConfig, tokenizer: Tokenizer, *, seed: int = 0, dtype: jnp.dtype = jnp.float32) -> Decoder:
+def build(config: ModelConfig, tokenizer: Tokenizer, *, seed: int = 0, dtype: DTypeLike = jnp.float32) -> Decoder:
     """A decoder with fresh parameters."""
     if tokenizer.vocab_size != config.vocab_size:
         raise BadInput(f"the tokenizer has {tokenizer.vocab_size} ids and the config says {config.vocab_size}")
@@ -62,14 +65,14 @@ def build(config: ModelConfig, tokenizer: Tokenizer, *, seed: int = 0, dtype: jn
 def split(module: nnx.Module) -> tuple[nnx.GraphDef, Any]:
     """A module as its static structure and a pure dict of parameters; `nnx.merge` puts them together again.
 
-    Jitted functions close over the structure and take the dict: traversing the module at every call would cost more than
-    a small model's step.
+    Jitted functions close over the structure and take the dict: traversing the module at every call would cost more
+    than a small model's step.
     """
     structure, state = nnx.split(module, nnx.Param)
     return structure, nnx.to_pure_dict(state)
 
 
-def structure_of(config: ModelConfig, tokenizer: Tokenizer, *, dtype: jnp.dtype = jnp.float32) -> nnx.GraphDef:
+def structure_of(config: ModelConfig, tokenizer: Tokenizer, *, dtype: DTypeLike = jnp.float32) -> nnx.GraphDef:
     """The static structure of a decoder, without allocating it."""
     return split(nnx.eval_shape(lambda: build(config, tokenizer, dtype=dtype)))[0]
 
@@ -97,16 +100,21 @@ def save(model: LanguageModel, folder: Path, *, weights: str = "orbax") -> None:
     temporary = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    description = {"format": FORMAT, "kind": model.kind, "model": json.loads(model.config.to_json()),
-                   "fingerprint": model.fingerprint, "statistics": model.statistics}
     params = model.params
     if weights == "safetensors":
         params = jax.tree.map(lambda x: np.asarray(x).astype(jnp.bfloat16), params)
         save_file(_flatten(params), temporary / "model.safetensors")
     else:
         save_params(temporary / "params", params)
-    description["content_digest"] = content_digest(params)
-    write_json(temporary / "config.json", description)
+    description = {
+        "format": FORMAT,
+        "kind": model.kind,
+        "model": json.loads(model.config.to_json()),
+        "fingerprint": model.fingerprint,
+        "statistics": model.statistics,
+        "content_digest": content_digest(params),
+    }
+    write_json(temporary / "config.json", {**description, "digest": json_digest(description)})
     (temporary / "tokenizer.model").write_bytes(model.tokenizer.model)
     temporary.rename(folder)
 
@@ -118,7 +126,7 @@ def load(folder: Path | str, *, kind: str = "decoder") -> LanguageModel:
         BadInput: when a file is missing, damaged or changed, a number is not finite, or the kind is another one.
     """
     folder = Path(folder)
-    description = read_config(folder / "config.json")
+    description = _read_description(folder)
     if description.get("kind") != kind:
         wanted = {"decoder": "a language model", "scalar": "a reward model"}[kind]
         raise BadInput(f"{folder} holds a model of kind {description.get('kind')!r}, and {wanted} is needed here")
@@ -130,7 +138,7 @@ def load(folder: Path | str, *, kind: str = "decoder") -> LanguageModel:
     else:
         params = restore_params(folder / "params", shape)
     if content_digest(params) != description.get("content_digest"):
-        raise BadInput(f"the parameters in {folder} are not those that were saved there: a file has been changed or damaged")
+        raise BadInput(f"the parameters in {folder} are not those that were saved there: a file was changed or damaged")
     params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
     if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(params)):
         raise BadInput(f"the parameters in {folder} contain numbers that are not finite")
@@ -140,6 +148,18 @@ def load(folder: Path | str, *, kind: str = "decoder") -> LanguageModel:
     if model.fingerprint != description.get("fingerprint"):
         raise BadInput(f"the tokenizer or chat template of {folder} is not the one its parameters were trained with")
     return model
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    description = read_config(folder / "config.json")
+    if unknown := description.keys() - FIELDS:
+        raise BadInput(f"{folder}/config.json has fields that this version does not know: {', '.join(sorted(unknown))}")
+    if description.get("format") != FORMAT:
+        raise BadInput(f"{folder} has format {description.get('format')!r}, and this version reads format {FORMAT}")
+    digest = description.pop("digest", None)  # models from before this field have none
+    if digest is not None and digest != json_digest(description):
+        raise BadInput(f"{folder}/config.json has been changed or damaged since it was written")
+    return description
 
 
 def abstract_params(config: ModelConfig, tokenizer: Tokenizer, kind: str) -> Any:

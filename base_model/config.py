@@ -132,14 +132,17 @@ def read_config(path: Path) -> dict:
     """Parses the config.json of a checkpoint folder.
 
     Raises:
-        BadInput: when the file is missing or not JSON.
+        BadInput: when the file is missing or not a JSON object.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        description = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise BadInput(f"{path.parent} is not a checkpoint: it has no {path.name}") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(description, dict):
+        raise BadInput(f"{path} holds a {type(description).__name__}, and a checkpoint is described by a JSON object")
+    return description
 
 
 def tiny(vocab_size: int = 4096) -> ModelConfig:

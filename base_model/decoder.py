@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from base_model.attention import Attention, LayerCache, attention_mask
@@ -14,7 +15,7 @@ from base_model.vision import PatchEncoder
 
 
 class Cache(NamedTuple):
-    """What a decoder remembers of the tokens it has read: `length` slots of `segments` and of every layer are filled."""
+    """What a decoder remembers of the tokens it has read: `length` slots of `segments` and of each layer are filled."""
 
     layers: tuple[LayerCache, ...]
     segments: Int[Array, "B S"]
@@ -33,7 +34,7 @@ def empty_cache(config: ModelConfig, batch: int, slots: int) -> Cache:
 class Block(nnx.Module):
     """Attention and MLP, each between two norms, and the saved scalar on the residual stream (Gemma 4)."""
 
-    def __init__(self, spec: LayerSpec, config: ModelConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(self, spec: LayerSpec, config: ModelConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
         """The norms on the branches start small, so that a deep stack starts near the identity."""
         norm = lambda start=1.0: RMSNorm(  # noqa: E731
             config.embed_dim, epsilon=config.norm_epsilon, offset=config.norm_offset, start=start
@@ -52,7 +53,7 @@ class Block(nnx.Module):
         positions: Int[Array, "B T"],
         mask: Bool[Array, "B T S"],
         cache: LayerCache | None,
-        slot: Int[Array, ""] | None,
+        slot: Int[Array, ""],
     ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
         """One layer."""
         branch, cache = self.attention(self.attention_norm(x), positions, mask, cache, slot)
@@ -64,7 +65,7 @@ class Block(nnx.Module):
 class Decoder(nnx.Module):
     """Tokens and pictures to hidden states, hidden states to logits."""
 
-    def __init__(self, config: ModelConfig, *, image_token: int, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, *, image_token: int, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         """Builds the parameters; `dtype` is that of the matrix products, accumulated in float32."""
         self.embedding = param(rngs.params(), (config.vocab_size, config.embed_dim), ("vocab", "embed"), 0.02)
         self.blocks = nnx.List(Block(spec, config, dtype=dtype, rngs=rngs) for spec in config.layers)
@@ -73,9 +74,7 @@ class Decoder(nnx.Module):
             self.vision = PatchEncoder(config.vision, config, rngs=rngs)
         self.config, self.image_token, self.dtype = config, image_token, dtype
 
-    def embed(
-        self, tokens: Int[Array, "B T"], images: UInt8[Array, "B I H W 3"] | None
-    ) -> Float[Array, "B T D"]:
+    def embed(self, tokens: Int[Array, "B T"], images: UInt8[Array, "B I H W 3"] | None) -> Float[Array, "B T D"]:
         """Scaled token embeddings, with the k-th soft token of a row in the row's k-th soft-token place."""
         x = self.embedding[...][tokens] * self.config.embed_dim**0.5
         if images is None or images.shape[1] == 0:
@@ -111,14 +110,16 @@ class Decoder(nnx.Module):
         else:
             key_segments = jax.lax.dynamic_update_slice(cache.segments, segments, (0, start))
             key_slots = jnp.arange(key_segments.shape[1])
-        pictures = None
-        if self.config.image_attention == "bidirectional" and cache is None:
+        pictures = key_pictures = None
+        if self.config.image_attention == "bidirectional":
             is_soft = tokens == self.image_token
             begins = is_soft & ~jnp.pad(is_soft, ((0, 0), (1, 0)))[:, :-1]
             pictures = jnp.where(is_soft, jnp.cumsum(begins, 1), 0)
+            # A picture is read whole or not at all, so that no later token belongs to one that the cache holds.
+            key_pictures = jax.lax.dynamic_update_slice(jnp.zeros_like(key_segments), pictures, (0, start))
         masks = {
             window: attention_mask(
-                slots, key_slots, segments, key_segments, window=window, query_images=pictures, key_images=pictures
+                slots, key_slots, segments, key_segments, window=window, query_images=pictures, key_images=key_pictures
             )
             for window in {spec.window for spec in self.config.layers}
         }

@@ -32,8 +32,8 @@ def generate(
 ) -> list[list[str]]:
     """Draws `copies` replies to each prompt.
 
-    A reply follows from the seed, the prompt's number and the copy's alone: neither `rows` nor the other prompts change it
-    beyond rounding.
+    A reply follows from the seed, the prompt's number and the copy's alone: neither `rows` nor the other prompts change
+    it beyond rounding.
 
     Args:
         model: a decoder.

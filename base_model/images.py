@@ -53,6 +53,8 @@ def _decode(value: bytes | Path, name: str) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def _inside(folder: Path, name: str) -> Path:
+    if "\0" in name:
+        raise BadInput(f"the image path {name!r} has a NUL in it, which no file name can")
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()):
         raise BadInput(f"the image path {name} leads out of {folder}; keep media beside the data file")

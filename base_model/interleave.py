@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from base_model.config import ModelConfig
+from base_model.config import ModelConfig, VisionConfig
 from base_model.images import resize
 from base_model.tokenizer import Tokenizer
 from training.errors import BadInput
@@ -62,20 +62,24 @@ def interleave(segments: Sequence[Segment], tokenizer: Tokenizer, config: ModelC
         if isinstance(segment, Text):
             ids, learned = segment.ids, segment.learn
         else:
-            ids, learned = _place(segment, tokenizer, config), False
-            images.append(resize(segment.value, config.vision.image_size))
+            encoder = _encoder(segment.kind, config)
+            ids, learned = _place(segment.kind, encoder.soft_tokens, tokenizer), False
+            images.append(resize(segment.value, encoder.image_size))
         tokens += ids
         learn += [learned] * len(ids)
     return Example(tokens=np.array(tokens, np.int32), learn=np.array(learn, bool), images=images)
 
 
-def _place(media: Media, tokenizer: Tokenizer, config: ModelConfig) -> list[int]:
-    encoders = {"image": config.vision}
-    encoder = encoders.get(media.kind)
+def _encoder(kind: str, config: ModelConfig) -> VisionConfig:
+    encoder = {"image": config.vision}.get(kind)
     if encoder is None:
-        raise BadInput(f"this model has no encoder for {media.kind}; leave such rows out or choose a model that has one")
-    begin, end = (tokenizer.control(f"<{edge}_of_{media.kind}>") for edge in ("start", "end"))
-    return [begin, *[tokenizer.control(f"<{media.kind}_soft_token>")] * encoder.soft_tokens, end]
+        raise BadInput(f"this model has no encoder for {kind}; leave such rows out or choose a model that has one")
+    return encoder
+
+
+def _place(kind: str, soft_tokens: int, tokenizer: Tokenizer) -> list[int]:
+    begin, end = (tokenizer.control(f"<{edge}_of_{kind}>") for edge in ("start", "end"))
+    return [begin, *[tokenizer.control(f"<{kind}_soft_token>")] * soft_tokens, end]
 
 
 def require_fits(example: Example, length: int, option: str) -> Example:
@@ -85,7 +89,7 @@ def require_fits(example: Example, length: int, option: str) -> Example:
         BadInput: when it has more than `length` tokens.
     """
     if len(example) > length:
-        raise BadInput(f"a row of {len(example)} tokens does not fit in {option} ({length}); raise it or shorten the row")
+        raise BadInput(f"a row of {len(example)} tokens does not fit in {option} ({length}); raise it or cut the row")
     return example
 
 

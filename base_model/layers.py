@@ -1,40 +1,45 @@
 """Norms, projections, rotary positions and the gated MLP: what every decoder layer is made of."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def matmul(x: Float[Array, "... N"], kernel: Float[Array, "N M"], dtype: jnp.dtype) -> Float[Array, "... M"]:
+def matmul(x: Float[Array, "... N"], kernel: Float[Array, "N M"], dtype: DTypeLike) -> Float[Array, "... M"]:
     """Product with operands cast to `dtype` and a float32 accumulator, in both directions.
 
     Only the matrix products lose precision, not what stands between them; XLA's own rule would leave the cotangent in
     float32 and so run the two products of the backward pass at half the speed on hardware with bfloat16 units.
     """
+    return _matmul(x, kernel, dtype)
+
+
+def _product(x: Array, kernel: Array, dtype: DTypeLike) -> Array:
     return _matmul_forward(x, kernel, dtype)[0]
 
 
-def _contract(a, b, a_axis, b_axis):
+_matmul = jax.custom_vjp(_product, nondiff_argnums=(2,))
+
+
+def _contract(a: Array, b: Array, a_axis: int, b_axis: int) -> Array:
     return jax.lax.dot_general(a, b, (((a_axis,), (b_axis,)), ((), ())), preferred_element_type=jnp.float32)
 
 
-def _matmul_forward(x, kernel, dtype):
+def _matmul_forward(x: Array, kernel: Array, dtype: DTypeLike) -> tuple[Array, tuple[Array, Array]]:
     rows, cast = x.reshape(-1, x.shape[-1]).astype(dtype), kernel.astype(dtype)
     return _contract(rows, cast, 1, 0).reshape(*x.shape[:-1], kernel.shape[1]), (rows, cast)
 
 
-def _matmul_backward(dtype, residuals, cotangent):
+def _matmul_backward(dtype: DTypeLike, residuals: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
     rows, kernel = residuals
     rows_cotangent = cotangent.reshape(-1, cotangent.shape[-1]).astype(dtype)
     dx = _contract(rows_cotangent, kernel, 1, 1).reshape(*cotangent.shape[:-1], kernel.shape[0])
     return dx, _contract(rows, rows_cotangent, 0, 0)
 
 
-matmul.defvjp(_matmul_forward, _matmul_backward)
+_matmul.defvjp(_matmul_forward, _matmul_backward)
 
 
 def param(key: Array, shape: tuple[int, ...], axes: tuple[str | None, ...], scale: float) -> nnx.Param:
@@ -48,7 +53,7 @@ def constant(value: float, shape: tuple[int, ...], axes: tuple[str | None, ...])
 
 
 def rms_norm(x: Float[Array, "... D"], weight: Float[Array, " D"] | None, epsilon: float) -> Float[Array, "... D"]:
-    """x / rms(x) * weight in float32 (Zhang and Sennrich 2019); without weight it only normalises."""
+    """RMSNorm in float32, x / rms(x) * weight (Zhang and Sennrich 2019); without weight it only normalises."""
     x = x.astype(jnp.float32)
     normed = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), -1, keepdims=True) + epsilon)
     return normed if weight is None else normed * weight
@@ -87,7 +92,7 @@ def rotate(
 class GatedMLP(nnx.Module):
     """down(gelu(gate(x)) * up(x)), the tanh GELU of the Gemma family."""
 
-    def __init__(self, dim: int, hidden: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(self, dim: int, hidden: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         """Fan-in initialisation."""
         self.gate = param(rngs.params(), (dim, hidden), ("embed", "mlp"), dim**-0.5)
         self.up = param(rngs.params(), (dim, hidden), ("embed", "mlp"), dim**-0.5)

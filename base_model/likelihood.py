@@ -31,9 +31,10 @@ class TokenScores(NamedTuple):
 
 def score_tokens(decoder: Decoder, batch: Batch) -> TokenScores:
     """Scores the tokens of a batch."""
-    hidden, _ = decoder(batch.tokens, batch.positions, batch.segments, batch.images)
+    tokens, segments, positions, _, images = (jnp.asarray(x) for x in batch)
+    hidden, _ = decoder(tokens, positions, segments, images)
     logits = decoder.logits(hidden[:, :-1])
-    targets = batch.tokens[:, 1:]
+    targets = tokens[:, 1:]
     chosen = jnp.take_along_axis(logits, targets[..., None], -1)[..., 0]
     nll = jax.nn.logsumexp(logits, -1) - chosen
     pad = ((0, 0), (1, 0))

@@ -4,11 +4,9 @@
 from its last saved state when the same command is given again.
 """
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +15,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from base_model import checkpoint
-from base_model.batch import Batch, pack
-from base_model.chat import messages_to_segments
+from base_model.batch import pack
+from base_model.chat import messages_to_segments, parts
 from base_model.checkpoint import LanguageModel, build, split
 from base_model.config import ModelConfig
-from base_model.interleave import Example, interleave
+from base_model.interleave import Example, digest, interleave, require_fits
 from base_model.likelihood import cross_entropy, held_out
 from base_model.tokenizer import Tokenizer
 from base_model.vision_warmup import warm_up
+from training.checkpoint import latest_step
 from training.config import TrainingConfig
 from training.dataset import Row, convert_rows, read_rows
 from training.loop import fit
+from training.minimise import identity_of
 from training.optimizer import make_optimizer, make_schedule
 from training.packing import PackedStream
 from training.step import TrainState, update
@@ -68,9 +68,9 @@ def pretraining_examples(
         segments = messages_to_segments(row.values.get("messages", ()), tokenizer, folder=row.folder, loss_on="all")
         example = interleave(segments, tokenizer, config)
         if len(example) <= max_length or example.images:
-            return [example]
-        pieces = range(0, len(example), max_length)
-        return [Example(tokens=example.tokens[i : i + max_length], learn=example.learn[i : i + max_length]) for i in pieces]
+            return [require_fits(example, max_length, "max_length")]
+        pieces = [slice(i, i + max_length) for i in range(0, len(example), max_length)]
+        return [Example(tokens=example.tokens[piece], learn=example.learn[piece]) for piece in pieces]
 
     return [example for examples in convert_rows(rows, convert) for example in examples]
 
@@ -85,7 +85,13 @@ def augment(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def pretrain(
-    config: PretrainConfig, model_config: ModelConfig, tokenizer: Tokenizer, *, data: Path, held_out_data: Path, folder: Path
+    config: PretrainConfig,
+    model_config: ModelConfig,
+    tokenizer: Tokenizer,
+    *,
+    data: Path,
+    held_out_data: Path,
+    folder: Path,
 ) -> LanguageModel:
     """Trains a model from fresh parameters and writes it to `folder`/checkpoint as safetensors.
 
@@ -95,18 +101,18 @@ def pretrain(
     rows, held_out_rows = read_rows(data), read_rows(held_out_data)
     examples = pretraining_examples(rows, tokenizer, model_config, max_length=config.max_length)
     stream = PackedStream([len(example) for example in examples], config.max_length, seed=config.seed)
-    # Another epoch may pack one more picture into a row than the first does.
-    slots = max(sum(len(examples[i].images) for i in row) for row in stream.rows(0, stream.rows_per_epoch)) + 1
+    pictures = lambda rows: max(sum(len(examples[i].images) for i in row) for row in rows)  # noqa: E731
+    # Another epoch often packs one more picture into a row than the first does.
+    slots = pictures(stream.rows(0, stream.rows_per_epoch)) + 1
     batch_size = config.per_device_train_batch_size * config.gradient_accumulation_steps
     total = config.total_steps(stream.rows_per_epoch, batch_size)
 
     module = build(model_config, tokenizer, seed=config.seed, dtype=jnp.dtype(config.matmul_dtype))
     structure, params = split(module)
     optimizer = make_optimizer(config, make_schedule(config, total))
-    identity = sha256(
-        (json.dumps(asdict(config), sort_keys=True) + model_config.to_json() + tokenizer.digest + str(len(rows))).encode()
-    ).hexdigest()
-    if not (folder / "state").exists() and model_config.vision is not None:
+    identity = identity_of(config, model_config.to_json(), tokenizer.digest, digest(examples))
+    # A run that was stopped before its first state was saved starts over, and so with the same encoder.
+    if latest_step(folder / "state") is None:
         params = warm_up(structure, params, rows, model_config, steps=config.vision_warmup_steps, seed=config.seed)
     step = jax.jit(
         partial(update, loss=partial(cross_entropy, structure), optimizer=optimizer,
@@ -116,7 +122,8 @@ def pretrain(
 
     def train_step(state: TrainState, index: int) -> tuple[TrainState, Any]:
         packed = [[examples[i] for i in row] for row in stream.rows(index * batch_size, batch_size)]
-        batch = pack(packed, config.max_length, model_config, images=slots)
+        # A row with still more pictures is rare: it gets a wider batch, compiled for itself, instead of an error.
+        batch = pack(packed, config.max_length, model_config, images=max(slots, pictures(packed)))
         if config.augment:
             batch = batch._replace(images=augment(batch.images, np.random.default_rng((config.seed, 1, index))))
         return step(state, batch)
@@ -142,14 +149,15 @@ class HeldOutFigures:
         text = [row for row in rows if row.values.get("source") == "chitchat"]
         pictures = [row for row in rows if row.values.get("source") == "easy-vqa"]
         self._text = pretraining_examples(text, tokenizer, config, max_length=max_length) if text else []
-        self._bytes = sum(len(message["content"].encode()) for row in text for message in row.values["messages"])
-        self._pictures = [
-            interleave(
-                messages_to_segments(row.values["messages"], tokenizer, folder=row.folder, loss_on="last"),
-                tokenizer, config,
-            )
-            for row in pictures
-        ]  # fmt: skip
+        said = [parts(message["content"]) for row in text for message in row.values["messages"]]
+        self._bytes = sum(len(part["text"].encode()) for message in said for part in message if part["type"] == "text")
+
+        def convert(row: Row) -> Example:
+            messages = row.values.get("messages", ())
+            segments = messages_to_segments(messages, tokenizer, folder=row.folder, loss_on="last")
+            return interleave(segments, tokenizer, config)
+
+        self._pictures = convert_rows(pictures, convert) if pictures else []
         self._config = config
 
     def __call__(self, structure: Any, params: Any) -> dict[str, float]:

@@ -66,7 +66,7 @@ class Samples(NamedTuple):
 
 
 def policy_logits(logits: Float[Array, "... V"], vocabulary: Vocabulary, temperature: float) -> Float[Array, "... V"]:
-    """Logits of the distribution that replies are drawn from; sampler and trainer share it, so their ratios start at 1."""
+    """Logits of the distribution that replies are drawn from; sampler and trainer share it: their ratios start at 1."""
     return suppress(logits, vocabulary.never_sampled) / temperature
 
 
@@ -77,7 +77,7 @@ def suppress(logits: Float[Array, "... V"], ids: tuple[int, ...]) -> Float[Array
 
 def keep_top_k(logits: Float[Array, "B V"], k: int) -> Float[Array, "B V"]:
     """Masks all but the k largest logits of each row (more where they tie)."""
-    return jnp.where(logits >= jax.lax.top_k(logits, k)[0][:, -1:], logits, MASKED)
+    return jnp.where(logits >= jax.lax.top_k(logits, min(k, logits.shape[-1]))[0][:, -1:], logits, MASKED)
 
 
 def keep_top_p(logits: Float[Array, "B V"], p: float) -> Float[Array, "B V"]:

@@ -28,13 +28,17 @@ class Tokenizer:
             BadInput: when the bytes are no SentencePiece model or lack a control token.
         """
         try:
-            self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
-        except (RuntimeError, OSError) as error:
+            # No bytes at all would give a processor without a model.
+            self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model or b"empty")
+        except (RuntimeError, OSError, ValueError) as error:  # a ValueError when a message quotes damaged bytes
             raise BadInput(f"tokenizer.model is not a SentencePiece model: {error}") from error
         self.model = model
         missing = [piece for piece in CONTROLS if self._pieces.piece_to_id(piece) == self._pieces.unk_id()]
         if missing:
             raise BadInput(f"tokenizer.model has no control token {', '.join(missing)}: train one with this version")
+        pieces = self._pieces
+        if (pieces.pad_id(), pieces.eos_id(), pieces.bos_id(), pieces.unk_id()) != (PAD, EOS, BOS, UNK):
+            raise BadInput(f"tokenizer.model must have pad, eos, bos and unk at {PAD}, {EOS}, {BOS} and {UNK}")
 
     @classmethod
     def load(cls, path: Path) -> "Tokenizer":
@@ -47,6 +51,8 @@ class Tokenizer:
     @classmethod
     def train(cls, texts: Iterable[str], *, vocab_size: int) -> "Tokenizer":
         """Trains a unigram model with byte fallback: every text survives a round trip.
+
+        One character does not: SentencePiece writes a space as U+2581, so that one comes back as a space.
 
         Args:
             texts: a sample of the whole corpus.
@@ -104,12 +110,20 @@ class Tokenizer:
 
     @property
     def never_sampled(self) -> tuple[int, ...]:
-        """Ids that no reply contains: soft tokens, brackets, roles, padding; everything but text and the end of turn."""
+        """Ids that no reply contains: soft tokens, brackets, roles, padding; all but text and the end of turn."""
         controls = {self.control(piece) for piece in CONTROLS if piece != END_OF_TURN}
         return tuple(sorted(controls | {PAD, EOS, BOS, UNK}))
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text; control tokens that it spells are ordinary characters."""
+        """The ids of a text; control tokens that it spells are ordinary characters.
+
+        Raises:
+            BadInput: for half a surrogate pair, which JSON can spell and UTF-8 cannot.
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise BadInput(f"a text holds half a surrogate pair at character {error.start}: {text[:40]!a}") from error
         return self._pieces.encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -32,8 +32,9 @@ def picture_answers(rows: Sequence[Row], *, at_least: int = 100) -> tuple[list[n
         messages = row.values["messages"]
         media = [part for message in messages for part in parts(message["content"]) if part["type"] == "image"]
         answers = [message["content"] for message in messages if message["role"] == "assistant"]
+        answers = [answer for answer in answers if isinstance(answer, str) and answer not in ("yes", "no")]
         if len(media) == 1:
-            pairs += [(row.folder, media[0]["image"], answer) for answer in answers if answer not in ("yes", "no")]
+            pairs += [(row.folder, media[0]["image"], answer) for answer in answers]
     counts = Counter(answer for _, _, answer in pairs)
     names = sorted(answer for answer, count in counts.items() if count >= at_least)
     kept = [(folder, image, names.index(answer)) for folder, image, answer in pairs if answer in names]
@@ -44,8 +45,10 @@ def warm_up(
     structure: nnx.GraphDef, params: Any, rows: Sequence[Row], config: ModelConfig, *, steps: int, seed: int
 ) -> Any:
     """Parameters whose picture encoder has been trained for `steps` batches of 64 pictures; the rest is untouched."""
+    if steps == 0 or config.vision is None:
+        return params
     pictures, labels = picture_answers(rows)
-    if not pictures or steps == 0:
+    if not pictures:
         return params
     size = config.vision.image_size
     images = stack_images([[resize(picture, size)] for picture in pictures], config)[:, 0]

@@ -16,7 +16,7 @@ logging.getLogger("absl").setLevel(logging.ERROR)
 
 
 def content_digest(tree: Any) -> str:
-    """SHA-256 over the sorted (path, dtype, shape, raw bytes) of a tree's arrays: what is stored, however it is stored."""
+    """SHA-256 over the sorted (path, dtype, shape, raw bytes) of a tree's arrays: what is stored, not how."""
     digest = hashlib.sha256()
     leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
     for path in sorted(leaves):
@@ -44,7 +44,8 @@ class StateStore:
     def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
         """Saves a state with a JSON description, which gets the digest of the contents."""
         meta = {**meta, "content_digest": content_digest(state)}
-        self._manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)))
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+        self._manager.save(step, args=args)
         self._manager.wait_until_finished()
 
     def restore(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
@@ -59,16 +60,31 @@ class StateStore:
                 step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore())
             )
         except Exception as error:  # orbax raises a bare Exception for truncated data
-            raise BadInput(f"the training state {self.folder}/{step} is damaged or of another model: {_first_line(error)}; "
-                           "delete that folder to start from the one before") from error
+            raise BadInput(
+                f"the training state {self.folder}/{step} is damaged or of another model: {_first_line(error)}; "
+                "delete that folder to start from the one before"
+            ) from error
         if content_digest(restored["state"]) != restored["meta"].get("content_digest"):
-            raise BadInput(f"the training state {self.folder}/{step} has changed since it was saved; "
-                           "delete that folder to start from the one before")
+            raise BadInput(
+                f"the training state {self.folder}/{step} has changed since it was saved; "
+                "delete that folder to start from the one before"
+            )
         return restored["state"], restored["meta"]
 
     def close(self) -> None:
         """Releases orbax's threads."""
         self._manager.close()
+
+
+def latest_step(folder: Path) -> int | None:
+    """The newest step saved below a StateStore's folder, or None when it was never reached or nothing was saved."""
+    if not folder.exists():
+        return None
+    store = StateStore(folder)
+    try:
+        return store.latest()
+    finally:
+        store.close()
 
 
 def save_params(folder: Path, params: Any) -> None:

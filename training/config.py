@@ -67,6 +67,14 @@ class TrainingConfig:
             "learning_rate", "adam_epsilon", "max_grad_norm", "per_device_train_batch_size",
             "gradient_accumulation_steps", "num_train_epochs", "save_total_limit", "data_parallel", "tensor_parallel",
         )  # fmt: skip
+        if self.max_steps != -1 and self.max_steps < 1:
+            raise BadInput(f"max_steps is above 0, or -1 to follow num_train_epochs, not {self.max_steps}")
+        for name in ("seed", "weight_decay", "eval_steps", "save_steps"):
+            if not getattr(self, name) >= 0:
+                raise BadInput(f"{name} must be 0 or above, not {getattr(self, name)}")
+        for name in ("adam_beta1", "adam_beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise BadInput(f"{name} must be at least 0 and below 1, not {getattr(self, name)}")
         for name in ("warmup_ratio", "decay_ratio"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BadInput(f"{name} is a share between 0 and 1, not {getattr(self, name)}")

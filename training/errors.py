@@ -1,7 +1,7 @@
 """The ways in which theodolite stops, each with the exit code of the command line.
 
-An error's message says what was wanted, what was given and what to do. The command line prints it on one line, without a
-stack trace; the Python API raises it.
+An error's message says what was wanted, what was given and what to do. The command line prints it on one line, without
+a stack trace; the Python API raises it.
 """
 
 

@@ -57,8 +57,10 @@ def fit(
         if start is not None:
             state, meta = store.restore(start, state)
             if meta["identity"] != identity:
-                raise BadInput(f"{folder} holds the state of a run with other options, data or parent; "
-                               "choose another output folder, or delete it to start over")
+                raise BadInput(
+                    f"{folder} holds the state of a run with other options, data or parent; "
+                    "choose another output folder, or delete it to start over"
+                )
         start = start or 0
         with MetricsWriter(folder, after_step=start) as writer, progress(label, total=total_steps) as advance:
             advance(start)
@@ -90,8 +92,10 @@ def _record(writer: MetricsWriter, advance: Callable[..., None], step: int, metr
     for name in ("loss", "grad_norm"):
         if name in values and not math.isfinite(values[name]):
             writer.write(step, values)
-            raise Diverged(f"{name} is {values[name]} at step {step}; the run stops here and the last saved state is kept. "
-                           "Lower learning_rate or max_grad_norm, or look for bad rows, and start the command again")
+            raise Diverged(
+                f"{name} is {values[name]} at step {step}; the run stops here and the last saved state is kept. "
+                "Lower learning_rate or max_grad_norm, or look for bad rows, and start the command again"
+            )
     writer.write(step, values)
     shown = {name: value for name, value in values.items() if name in ("loss", "score", "accuracy", "kl")}
     advance(1, **shown)

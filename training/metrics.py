@@ -13,7 +13,7 @@ class MetricsWriter:
     """Appends to metrics.jsonl in a folder; use as a context manager."""
 
     def __init__(self, folder: Path, *, after_step: int):
-        """Opens the file and drops lines beyond `after_step`, which an interrupted run wrote and a resumed one repeats."""
+        """Opens the file and drops lines beyond `after_step`, which a run wrote that was then interrupted."""
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "metrics.jsonl"
         kept = [line for line in read_metrics(self.path) if line["step"] <= after_step]

@@ -46,8 +46,17 @@ class PackedStream:
     """An endless stream of packed rows: every epoch a fresh order, packed anew, a pure function of the row's number."""
 
     def __init__(self, lengths: Sequence[int], capacity: int, *, seed: int):
-        """Takes the tokens of each example and of a row."""
+        """Takes the tokens of each example and of a row.
+
+        Raises:
+            BadInput: when there is no example, or one is longer than a row.
+        """
         self._lengths = np.asarray(lengths)
+        if not len(self._lengths):
+            raise BadInput("there is no example to pack")
+        if self._lengths.max() > capacity:
+            index = int(self._lengths.argmax())
+            raise BadInput(f"example {index} has {lengths[index]} tokens and cannot be packed into rows of {capacity}")
         self._capacity, self._seed = capacity, seed
         self._starts = [0]  # number of the first row of each epoch planned so far
         self._plans: dict[int, list[list[int]]] = {}
@@ -57,7 +66,9 @@ class PackedStream:
         if epoch not in self._plans:
             order = epoch_order(len(self._lengths), seed=self._seed, epoch=epoch)
             rows = first_fit(self._lengths[order].tolist(), self._capacity)
-            self._plans = {epoch - 1: self._plans.get(epoch - 1, []), epoch: [[int(order[i]) for i in row] for row in rows]}
+            # A batch reaches into two epochs at most as long as it is smaller than one: only the last two are kept.
+            self._plans = {number: plan for number, plan in self._plans.items() if number == epoch - 1}
+            self._plans[epoch] = [[int(order[i]) for i in row] for row in rows]
             if epoch + 1 == len(self._starts):
                 self._starts.append(self._starts[-1] + len(rows))
         return self._plans[epoch]

@@ -25,19 +25,21 @@ RULES: dict[str | None, str | tuple[str, ...] | None] = {
 }
 
 
-def make_mesh(data: int = 1, fsdp: int = -1, tensor: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(data: int = 1, fsdp: int = -1, tensor: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh over all devices; one size may be -1 and takes what the others leave.
 
     Raises:
-        BadInput: when the sizes do not multiply to the number of devices.
+        BadInput: when the sizes do not multiply to the number of devices (jax.Device, by default all).
     """
     devices = list(jax.devices() if devices is None else devices)
     sizes = [data, fsdp, tensor]
     if sizes.count(-1) == 1:
         sizes[sizes.index(-1)] = len(devices) // max(1, -math.prod(sizes))
-    if math.prod(sizes) != len(devices):
-        raise BadInput(f"a mesh of {' x '.join(map(str, sizes))} ({' x '.join(MESH_AXES)}) needs "
-                       f"{math.prod(sizes)} devices, and there are {len(devices)}")
+    if min(sizes) < 1 or math.prod(sizes) != len(devices):
+        raise BadInput(
+            f"a mesh of {data} x {fsdp} x {tensor} ({' x '.join(MESH_AXES)}) cannot be made of {len(devices)} devices; "
+            "sizes multiply to that number, and one of them may be -1"
+        )
     return Mesh(np.array(devices).reshape(sizes), MESH_AXES, axis_types=(AxisType.Auto,) * 3)
 
 
@@ -49,7 +51,8 @@ def named_sharding(mesh: Mesh, axes: Sequence[str | None]) -> NamedSharding:
     """
     unknown = [axis for axis in axes if axis not in RULES]
     if unknown:
-        raise BadInput(f"no sharding rule for the logical axis {unknown[0]!r}; known are {', '.join(filter(None, RULES))}")
+        known = ", ".join(filter(None, RULES))
+        raise BadInput(f"no sharding rule for the logical axis {unknown[0]!r}; known are {known}")
     return NamedSharding(mesh, PartitionSpec(*(RULES[axis] for axis in axes)))
 
 
