@@ -58,8 +58,10 @@ def preference_pairs(
             for messages in replies
         )  # fmt: skip
         if len(chosen) + len(rejected) > max_length:
-            raise BadInput(f"a pair of {len(chosen)} and {len(rejected)} tokens does not fit in max_length ({max_length}); "
-                           "raise it or shorten the row")
+            raise BadInput(
+                f"a pair of {len(chosen)} and {len(rejected)} tokens does not fit in max_length ({max_length}); "
+                "raise it or shorten the row"
+            )
         margin = row.values.get("margin")
         if margin is not None and not (isinstance(margin, (int, float)) and margin >= 0):
             raise BadInput(f"a margin is a number of at least 0, not {margin!r}")

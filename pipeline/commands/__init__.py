@@ -1,0 +1,1 @@
+"""The functions behind the command line, one module for each first word."""

@@ -1,0 +1,35 @@
+"""`theodolite quickstart`: the whole pipeline on the shipped tiny model and packaged data, in minutes on a laptop."""
+
+from dataclasses import dataclass, field
+
+from pipeline.commands.run import Run
+from pipeline.commands.run import run as run_pipeline
+from ppo.config import PPOConfig
+from reward.config import RewardConfig
+from sft.config import SFTConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quickstart(Run):
+    """The whole pipeline on the shipped tiny model and packaged data, with options that suit two cores."""
+
+    out: str = "runs/quickstart"
+    gate: str = "quickstart"
+    reward_gate: str = "quickstart"
+    sft: SFTConfig = field(
+        default_factory=lambda: SFTConfig(max_steps=60, learning_rate=3e-4, per_device_train_batch_size=16)
+    )
+    reward: RewardConfig = field(
+        default_factory=lambda: RewardConfig(max_steps=120, learning_rate=4e-4, per_device_train_batch_size=16)
+    )
+    ppo: PPOConfig = field(
+        default_factory=lambda: PPOConfig(
+            total_episodes=2560, learning_rate=2e-4, response_length=24, num_ppo_epochs=2, max_prompt_length=64,
+            on_bad_row="skip", matmul_dtype="bfloat16",
+        )
+    )  # fmt: skip
+
+
+def quickstart(config: Quickstart) -> None:
+    """Runs it."""
+    run_pipeline(config)

@@ -1,0 +1,44 @@
+"""`theodolite run`: the whole pipeline, or a part of it."""
+
+import dataclasses
+from dataclasses import dataclass
+
+from pipeline.config import RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(RunConfig):
+    """The whole pipeline from a config, or a part of it.
+
+    Attributes:
+        from_: first stage to run: base, sft, reward or ppo. What is done already is not done again.
+        until: last stage to run.
+    """
+
+    from_: str = "base"
+    until: str = "ppo"
+
+
+def run(config: Run) -> None:
+    """Runs the stages, draws the page, and prints what came of it."""
+    try:
+        from pipeline.report import draw_report
+    except ImportError:
+        draw_report = print
+    from pipeline.session import open_run
+    from pipeline.summary import print_summary, summarise
+
+    plain = RunConfig(**{field.name: getattr(config, field.name) for field in dataclasses.fields(RunConfig)})
+    with open_run(plain) as pipeline:
+        if pipeline.folder.summary.exists() and config.until == "ppo":
+            print(f"The run {pipeline.folder.path} is finished; its page is {pipeline.folder.report}")
+            return
+        try:
+            pipeline.advance(config.from_, config.until)
+            if config.until == "ppo":
+                print_summary(pipeline, summarise(pipeline))
+        finally:
+            # The page is drawn of a failed run too: it says which gate stopped it and why.
+            draw_report(pipeline.folder.path)
+        if config.until != "ppo":
+            print(f"Finished up to {config.until}. Page: {pipeline.folder.report}")

@@ -1,0 +1,118 @@
+"""The config of a run: what its stages read, how they train, and what their gates demand."""
+
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+
+from ppo.config import PPOConfig
+from reward.config import RewardConfig
+from safety import policy, reward_policy
+from safety.policy import GatePolicy
+from safety.reward_policy import RewardGatePolicy
+from sft.config import SFTConfig
+from training.errors import BadInput
+
+PACKAGED = "packaged"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Files (JSONL or Parquet) or hub names; "packaged" takes the data that comes inside pip packages.
+
+    Attributes:
+        sft: conversations to fine-tune on.
+        sft_held_out: conversations to measure on.
+        preferences: pairs for the reward model.
+        preferences_held_out: pairs to measure on.
+        ppo_prompts: prompts that PPO answers.
+        evaluation_prompts: prompts that no stage trains on, for the held-out reward.
+        gate_prompts: prompts of the safety gates, disjoint from all others.
+        picture_questions: questions about pictures with one right answer, for exact match.
+    """
+
+    sft: str = PACKAGED
+    sft_held_out: str = PACKAGED
+    preferences: str = PACKAGED
+    preferences_held_out: str = PACKAGED
+    ppo_prompts: str = PACKAGED
+    evaluation_prompts: str = PACKAGED
+    gate_prompts: str = PACKAGED
+    picture_questions: str = PACKAGED
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that a run depends on.
+
+    Attributes:
+        out: the run's folder.
+        base: folder of the base model, or "shipped".
+        data: what the stages read.
+        gate: profile of the gates behind base, SFT and PPO (quickstart, smoke, standard, release), or a YAML file.
+        reward_gate: profile of the reward model's gate (quickstart, standard).
+        scorer: lexical, or detoxify (needs the extra of that name).
+        sft: options of supervised fine-tuning; its output_dir follows from `out`.
+        reward: options of the reward model's training; likewise.
+        ppo: options of PPO; likewise.
+    """
+
+    out: str = "runs/run"
+    base: str = "shipped"
+    data: DataConfig = field(default_factory=DataConfig)
+    gate: str = "standard"
+    reward_gate: str = "standard"
+    scorer: str = "lexical"
+    sft: SFTConfig = field(default_factory=SFTConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    ppo: PPOConfig = field(default_factory=PPOConfig)
+
+    def __post_init__(self) -> None:
+        """Resolves the profiles once, so that a wrong name is found before any work.
+
+        Raises:
+            BadInput: an unknown profile or scorer.
+        """
+        _ = self.gate_policy, self.reward_gate_policy
+        if self.scorer not in ("lexical", "detoxify"):
+            raise BadInput(f"scorer is lexical or detoxify, not {self.scorer!r}")
+
+    @property
+    def gate_policy(self) -> GatePolicy:
+        """The policy of the generating gates."""
+        return gate_policy(self.gate)
+
+    @property
+    def reward_gate_policy(self) -> RewardGatePolicy:
+        """The policy of the reward model's gate."""
+        presets = {"quickstart": reward_policy.quickstart, "standard": reward_policy.standard}
+        if self.reward_gate not in presets:
+            raise BadInput(f"reward_gate is one of {', '.join(presets)}, not {self.reward_gate!r}")
+        return presets[self.reward_gate]()
+
+    @property
+    def base_checkpoint(self) -> Path:
+        """Folder of the base model."""
+        return shipped_model() if self.base == "shipped" else Path(self.base)
+
+
+def gate_policy(name: str) -> GatePolicy:
+    """A policy by the name of its profile, or from a YAML file.
+
+    Raises:
+        BadInput: no such profile or file, or a file that is no policy.
+    """
+    presets = {
+        "quickstart": policy.quickstart, "smoke": policy.smoke, "standard": policy.standard, "release": policy.release,
+    }  # fmt: skip
+    if name in presets:
+        return presets[name]()
+    if not name.endswith((".yaml", ".yml")):
+        raise BadInput(f"gate is one of {', '.join(presets)}, or a YAML file, not {name!r}")
+    from pipeline.options import read_yaml
+
+    return GatePolicy.from_dict(read_yaml(Path(name)))
+
+
+def shipped_model() -> Path:
+    """Folder of the tiny base model that comes with the package."""
+    return Path(str(resources.files("base_model") / "tiny"))

@@ -1,0 +1,86 @@
+"""What a gate needs of a model: a sampler of replies to its prompts, and a reward model's evidence."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from base_model.chat import messages_to_segments
+from base_model.checkpoint import LanguageModel
+from base_model.generate import generate
+from base_model.interleave import Example, interleave
+from base_model.sampling import SamplingConfig
+from reward.data import Pair
+from reward.model import score
+from safety.evaluation import Sampler
+from safety.policy import SamplingPlan
+from safety.reward_gate import RewardEvidence
+from safety.scorer import DetoxifyScorer, LexicalScorer, Scorer
+from training.progress import progress
+
+
+def make_scorer(name: str) -> Scorer:
+    """The scorer that a config names: "lexical" or "detoxify"."""
+    return LexicalScorer() if name == "lexical" else DetoxifyScorer()
+
+
+def conversation(model: LanguageModel, user: str, reply: str | None = None) -> Example:
+    """A user's turn with the reply to it, or with an open assistant turn."""
+    messages = [{"role": "user", "content": user}]
+    if reply is not None:
+        messages.append({"role": "assistant", "content": reply})
+    ending = "turn" if reply is not None else "reply"
+    return interleave(
+        messages_to_segments(messages, model.tokenizer, folder=Path(), ending=ending), model.tokenizer, model.config
+    )
+
+
+def gate_sampler(model: LanguageModel, label: str) -> Sampler:
+    """Replies of a model to texts posed as the user's turn; the same seed draws the same replies."""
+
+    def draw(prompts: Sequence[str], plan: SamplingPlan) -> list[list[str]]:
+        config = SamplingConfig(
+            max_new_tokens=plan.max_new_tokens, temperature=plan.temperature, top_p=plan.top_p
+        )
+        with progress(label, total=len(prompts)) as advance:
+            return generate(
+                model, [conversation(model, text) for text in prompts], config,
+                copies=plan.samples_per_prompt, seed=plan.seed, advance=advance,
+            )  # fmt: skip
+
+    return draw
+
+
+def reward_evidence(
+    model: LanguageModel, policy: LanguageModel, pairs: Sequence[Pair], samples: Path, scorer: Scorer, *, label: str
+) -> RewardEvidence:
+    """Measures a reward model for its gate.
+
+    Args:
+        model: the reward model.
+        policy: the SFT model that it will train.
+        pairs: held-out pairs whose chosen reply is the less toxic one.
+        samples: samples.jsonl of the policy's gate: replies with their toxicity, drawn and scored there.
+        scorer: who scored them.
+        label: the scorer's label that counts.
+    """
+    texts = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
+    scores = score(model, texts)
+    lines = [json.loads(line) for line in samples.read_text(encoding="utf-8").splitlines()]
+    replies = [conversation(model, line["text"], reply) for line in lines for reply in line["samples"]]
+    rewards = score(model, replies).reshape(len(lines), -1)
+    some = texts[:: max(1, len(texts) // 64)]
+    alone = score(model, some, batch_size=1)
+    wide = score(model, [*some, max([*texts, *replies], key=len)], batch_size=len(some) + 1)[:-1]
+    return RewardEvidence(
+        less_toxic_preferred=scores[: len(pairs)] > scores[len(pairs) :],
+        rewards=rewards,
+        toxicity=np.array([line["scores"][label] for line in lines], np.float64),
+        lengths=np.array([[len(reply.split()) for reply in line["samples"]] for line in lines], np.float64),
+        padding_difference=float(np.abs(wide - alone).max()),
+        batch_difference=float(np.abs(score(model, some, batch_size=16) - alone).max()),
+        reward_fingerprint=model.fingerprint,
+        policy_fingerprint=policy.fingerprint,
+        scorer=scorer.identity,
+    )

@@ -1,0 +1,27 @@
+"""A command at work in a run's folder: locked, its config and versions on record."""
+
+import contextlib
+from collections.abc import Iterator
+from importlib import metadata
+
+from pipeline.config import RunConfig
+from pipeline.options import to_yaml
+from pipeline.run_folder import RunFolder
+from pipeline.stages import Pipeline
+
+VERSIONS = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "rlax", "numpy", "sentencepiece", "alt-profanity-check")
+
+
+@contextlib.contextmanager
+def open_run(config: RunConfig) -> Iterator[Pipeline]:
+    """Opens or makes the run's folder, keeps other commands out, and writes run.yaml.
+
+    Raises:
+        BadInput: when the folder cannot be written or another command is at work in it.
+    """
+    folder = RunFolder.create(config.out)
+    with folder.locked():
+        versions = "".join(f"#   {name} {metadata.version(name)}\n" for name in VERSIONS)
+        folder.config.write_text(f"# The resolved config of this run, and the versions it ran with:\n{versions}"
+                                 + to_yaml(config), encoding="utf-8")  # fmt: skip
+        yield Pipeline(config=config, folder=folder)

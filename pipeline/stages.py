@@ -1,0 +1,185 @@
+"""The order of stages and gates: base, SFT, reward model, PPO, each behind the verdict of its parent.
+
+A stage that is done is not done again, so the same command goes on where it stopped.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from base_model import checkpoint
+from pipeline import ledger
+from pipeline.config import PACKAGED, DataConfig, RunConfig
+from pipeline.gates import gate_sampler, make_scorer, reward_evidence
+from pipeline.packaged_data import write_packaged_data
+from pipeline.run_folder import STAGES, RunFolder
+from ppo.train import PPOTrainer
+from reward.data import preference_pairs
+from reward.evaluation import evaluate_pairs
+from reward.train import RewardTrainer
+from safety.gate import gate
+from safety.prompts import load_prompts, packaged_prompts
+from safety.reward_gate import reward_gate
+from safety.verdict import Verdict, load, require_passing
+from sft.train import SFTTrainer
+from training.checkpoint import write_json
+from training.dataset import read_rows
+from training.digest import folder_digest
+from training.errors import BadInput
+
+# Whose checkpoint each stage starts from, and whose verdicts it asks for.
+PARENT = {"sft": "base", "reward": "sft", "ppo": "sft"}
+DEMANDS = {"sft": ("base",), "reward": ("sft",), "ppo": ("sft", "reward")}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pipeline:
+    """A run's config and folder.
+
+    Attributes:
+        config: what the run depends on.
+        folder: where it lives.
+    """
+
+    config: RunConfig
+    folder: RunFolder
+
+    def data(self) -> DataConfig:
+        """The data files; those that are packaged are written into the run's folder first."""
+        wanted = dataclasses.asdict(self.config.data)
+        if PACKAGED not in wanted.values():
+            return self.config.data
+        write_packaged_data(self.folder.data)
+        files = {
+            "sft": "sft", "sft_held_out": "sft_heldout", "preferences": "preferences",
+            "preferences_held_out": "preferences_heldout", "ppo_prompts": "ppo_prompts",
+            "evaluation_prompts": "evaluation_prompts", "gate_prompts": "gate_prompts", "picture_questions": "vqa_test",
+        }  # fmt: skip
+        packaged = {name: str(self.folder.data / f"{file}.jsonl") for name, file in files.items()}
+        return DataConfig(**{name: packaged[name] if value == PACKAGED else value for name, value in wanted.items()})
+
+    def checkpoint(self, stage: str) -> Path:
+        """The folder of a stage's model; the base model stays where it is."""
+        return self.config.base_checkpoint if stage == "base" else self.folder.stage(stage).checkpoint
+
+    def require_parents(self, stage: str) -> None:
+        """Raises Refused unless all that `stage` reads has a passing verdict about exactly its bytes."""
+        for parent in DEMANDS[stage]:
+            require_passing(self.folder.stage(parent).gate, self.checkpoint(parent), parent)
+
+    def train(self, stage: str) -> None:
+        """Trains one stage and writes its checkpoint, unless that is there already.
+
+        Raises:
+            Refused: when a parent has no passing verdict.
+            BadInput: for bad options or data.
+        """
+        self.require_parents(stage)
+        folder = self.folder.stage(stage)
+        if folder.checkpoint.exists():
+            return
+        self._timed(f"{stage} trained", stage, lambda: self._train(stage, folder.path))
+
+    def _train(self, stage: str, output: Path) -> dict[str, Any]:
+        config, data, parent = self.config, self.data(), checkpoint.load(self.checkpoint(PARENT[stage]))
+        options = {"sft": config.sft, "reward": config.reward, "ppo": config.ppo}[stage]
+        options = dataclasses.replace(options, output_dir=str(output))
+        if stage == "sft":
+            trainer = SFTTrainer(parent, options, data.sft, data.sft_held_out)
+        elif stage == "reward":
+            trainer = RewardTrainer(parent, options, data.preferences, data.preferences_held_out)
+        else:
+            reward_model = checkpoint.load(self.checkpoint("reward"), kind="scalar")
+            trainer = PPOTrainer(parent, reward_model, options, data.ppo_prompts)
+        evaluation = trainer.train()
+        saved = trainer.save_model()
+        write_json(self.folder.stage(stage).evaluation, evaluation)
+        return {"checkpoint": folder_digest(saved), "parent": folder_digest(self.checkpoint(PARENT[stage]))}
+
+    def gate(self, stage: str) -> Verdict:
+        """The verdict about a stage's checkpoint: the one on disk if it is about these bytes and passes, or a new one."""
+        folder = self.folder.stage(stage)
+        if not self.checkpoint(stage).exists():
+            raise BadInput(f"there is no checkpoint of {stage} to gate; train it first")
+        if folder.verdict.exists():
+            verdict = load(folder.verdict)
+            if verdict.passed and verdict.checkpoint == folder_digest(self.checkpoint(stage)):
+                return verdict
+        verdicts = []
+
+        def decide() -> dict[str, Any]:
+            verdicts.append(self._gate_reward() if stage == "reward" else self._gate_policy(stage))
+            return {"outcome": verdicts[0].outcome, "checkpoint": verdicts[0].checkpoint, "attempt": verdicts[0].attempt}
+
+        self._timed(f"{stage} gated", stage, decide)
+        return verdicts[0]
+
+    def _gate_policy(self, stage: str) -> Verdict:
+        path = self.checkpoint(stage)
+        model = checkpoint.load(path)
+        prompts = [*packaged_prompts(), *load_prompts(self.data().gate_prompts).prompts]
+        first = stage == "base"
+        return gate(
+            gate_sampler(model, f"{stage} gate"),
+            prompts,
+            make_scorer(self.config.scorer),
+            self.config.gate_policy,
+            stage=stage,
+            checkpoint=path,
+            folder=self.folder.stage(stage).gate,
+            parent_gate=None if first else self.folder.stage(PARENT[stage]).gate,
+            base_gate=None if first else self.folder.stage("base").gate,
+        )
+
+    def _gate_reward(self) -> Verdict:
+        path = self.checkpoint("reward")
+        model, policy = checkpoint.load(path, kind="scalar"), checkpoint.load(self.checkpoint("sft"))
+        rows = [row for row in read_rows(self.data().preferences_held_out) if row.values.get("source") == "toxicity"]
+        pairs = preference_pairs(rows, model, max_length=self.config.reward.max_length)
+        sft_gate = self.folder.stage("sft").gate
+        return reward_gate(
+            lambda: reward_evidence(
+                model, policy, pairs, self.folder.stage("sft").samples, make_scorer(self.config.scorer),
+                label=self.config.gate_policy.label,
+            ),
+            self.config.reward_gate_policy,
+            checkpoint=path,
+            folder=self.folder.stage("reward").gate,
+            parent_gate=sft_gate,
+        )  # fmt: skip
+
+    def evaluate(self, stage: str) -> Mapping[str, Any]:
+        """Measures a trained stage on held-out data again and writes evaluation.json."""
+        path, data = self.checkpoint(stage), self.data()
+        if stage == "reward":
+            model = checkpoint.load(path, kind="scalar")
+            rows = read_rows(data.preferences_held_out)
+            figures = evaluate_pairs(model, preference_pairs(rows, model, max_length=self.config.reward.max_length))
+        else:
+            figures = SFTTrainer(path, self.config.sft, data.sft_held_out, data.sft_held_out).evaluate()
+        write_json(self.folder.stage(stage).evaluation, figures)
+        return figures
+
+    def _timed(self, event: str, stage: str, work: Callable[[], dict[str, Any]]) -> None:
+        began = time.perf_counter()
+        details = work()
+        seconds = round(time.perf_counter() - began, 2)
+        ledger.append(self.folder.ledger, event, {"stage": stage, "seconds": seconds, **details})
+
+    def advance(self, first: str = "base", last: str = "ppo") -> None:
+        """Runs the stages from `first` to `last`, each with its gate; stops at the first verdict that does not pass.
+
+        Raises:
+            GateFailed: a checkpoint did not pass.
+            GateInconclusive: a gate could not decide.
+            Refused: a stage before `first` has no passing verdict.
+        """
+        for name in (first, last):
+            if name not in STAGES:
+                raise BadInput(f"a stage is one of {', '.join(STAGES)}, not {name!r}")
+        for stage in STAGES[STAGES.index(first) : STAGES.index(last) + 1]:
+            if stage != "base":
+                self.train(stage)
+            self.gate(stage).raise_unless_passed()

@@ -1,0 +1,100 @@
+"""Options of PPO; field names are TRL's wherever the meaning is the same."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from training.config import TrainingConfig
+from training.errors import BadInput
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOConfig(TrainingConfig):
+    """Options of PPO, beside those of every trainer.
+
+    One step of the loop is a rollout of per_device_train_batch_size * gradient_accumulation_steps * num_mini_batches
+    episodes a device, and num_ppo_epochs passes over it.
+
+    Attributes:
+        total_episodes: replies to sample in the whole run, unless max_steps (rollouts) is given.
+        response_length: longest reply in tokens, its end of turn included.
+        max_prompt_length: tokens of a prompt; a longer one is a bad row.
+        temperature: of rollouts and of every log-probability.
+        num_ppo_epochs: passes over a rollout.
+        num_mini_batches: optimizer steps a pass.
+        kl_coef: beta, price of a nat of divergence from the reference in the reward.
+        kl_estimator: k1, k2 or k3.
+        kl_target: nats a reply that the adaptive controller aims at; 0 keeps kl_coef fixed.
+        kl_horizon: episodes over which the controller takes effect.
+        cliprange: how far the ratio may fall below 1, and rise above it unless cliprange_high is given.
+        cliprange_high: how far the ratio may rise above 1; 0 for the same as cliprange.
+        dual_clip: the most a bad token's ratio counts; 0 for none.
+        cliprange_value: how far the critic may move in one rollout.
+        vf_coef: weight of the value loss.
+        entropy_coef: weight of the entropy bonus.
+        gamma: discount.
+        lam: lambda of generalised advantage estimation.
+        whiten_rewards: scale token rewards to variance 1.
+        loss_aggregation: how losses of tokens become one, see ppo.losses.
+        normalize_scores: subtract the mean and divide by the standard deviation of the reward model on the reference's
+            replies, measured before the first step.
+        score_clip: scores are held within plus and minus this; 0 for no limit.
+        missing_eos_penalty: subtracted from the score of a reply that did not end; if missing_eos_score is not used.
+        missing_eos_score: score of every reply that did not end, whatever it says; NaN to use the penalty instead.
+        target_kl: stop a rollout's passes when the approximate KL to the rollout's policy passes it; 0 for never.
+        matmul_dtype: bfloat16 or float32, the operands of matrix products.
+        on_bad_row: stop, or skip (counted and reported).
+    """
+
+    learning_rate: float = 1e-4
+    lr_scheduler_type: str = "linear"
+    warmup_ratio: float = 0.0
+    adam_epsilon: float = 1e-5
+    adam_beta2: float = 0.999
+    per_device_train_batch_size: int = 64
+    total_episodes: int = 2048
+    response_length: int = 32
+    max_prompt_length: int = 96
+    temperature: float = 1.0
+    num_ppo_epochs: int = 4
+    num_mini_batches: int = 1
+    kl_coef: float = 0.05
+    kl_estimator: Literal["k1", "k2", "k3"] = "k1"
+    kl_target: float = 0.0
+    kl_horizon: float = 10_000.0
+    cliprange: float = 0.2
+    cliprange_high: float = 0.0
+    dual_clip: float = 0.0
+    cliprange_value: float = 0.2
+    vf_coef: float = 0.1
+    entropy_coef: float = 0.0
+    gamma: float = 1.0
+    lam: float = 0.95
+    whiten_rewards: bool = False
+    loss_aggregation: Literal[
+        "token_mean", "sequence_mean_token_mean", "sequence_mean_token_sum", "sequence_mean_token_sum_norm"
+    ] = "token_mean"
+    normalize_scores: bool = True
+    score_clip: float = 5.0
+    missing_eos_penalty: float = 1.0
+    missing_eos_score: float = -1.0
+    target_kl: float = 0.0
+    matmul_dtype: str = "float32"
+    on_bad_row: str = "stop"
+
+    def __post_init__(self) -> None:
+        """Checks the inherited options and the ranges of the algorithm."""
+        super().__post_init__()
+        self.require_positive(
+            "total_episodes", "response_length", "max_prompt_length", "temperature", "num_ppo_epochs",
+            "num_mini_batches", "cliprange", "cliprange_value", "kl_horizon",
+        )  # fmt: skip
+        for name in ("kl_coef", "kl_target", "cliprange_high", "vf_coef", "entropy_coef", "score_clip", "target_kl"):
+            if not getattr(self, name) >= 0:
+                raise BadInput(f"{name} must be 0 or above, not {getattr(self, name)}")
+        for name in ("gamma", "lam"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise BadInput(f"{name} lies between 0 and 1, not {getattr(self, name)}")
+        if self.dual_clip and self.dual_clip <= 1:
+            raise BadInput(f"dual_clip must be above 1, or 0 for none, not {self.dual_clip}")
+        if self.matmul_dtype not in ("float32", "bfloat16"):
+            raise BadInput(f"matmul_dtype is float32 or bfloat16, not {self.matmul_dtype!r}")
