@@ -8,8 +8,8 @@ import pytest
 from ppo.kl import KLControllerState, mean_sequence_kl, token_kl, update_kl_controller
 
 RNG = np.random.default_rng(0)
-NEW, REF = RNG.normal(-2, 1, (2, 3, 5))
-MASK = np.array([[1, 1, 1, 0, 0], [1, 0, 1, 1, 0], [0, 0, 0, 0, 0]], bool)
+NEW, REF = RNG.normal(-2, 1, (2, 4, 6))
+MASK = np.array([[1, 1, 1, 1, 1, 0], [1, 1, 1, 0, 0, 0], [1, 0, 1, 1, 0, 0], [0, 0, 0, 0, 0, 0]], bool)
 ESTIMATORS = {"k1": lambda d: d, "k2": lambda d: d**2 / 2, "k3": lambda d: np.exp(-d) - 1 + d}
 
 kl_jit = jax.jit(token_kl, static_argnames="estimator")
@@ -45,7 +45,7 @@ def test_replay_of_a_recorded_run(golden, tolerance, run):
 
 @pytest.mark.parametrize("episodes", [256, 2000])
 def test_golden_controller(golden, tolerance, episodes):
-    state = KLControllerState(coefficient=0.15)
+    state = KLControllerState(coefficient=np.float64(0.15))
     coefficients = []
     for kl in golden("in.kl_series"):
         state = update_jit(state, kl, episodes=episodes, target=6.0, horizon=10_000.0)
@@ -85,15 +85,15 @@ def test_what_the_estimators_estimate(x64):
 
 
 def test_k3_keeps_its_digits_near_0_and_is_never_negative():
-    d = np.full((3, 5), 1e-3, np.float32)
+    d = np.full((4, 6), 1e-3, np.float32)
     np.testing.assert_allclose(kl_jit(d, np.zeros_like(d), estimator="k3"), 5e-7, rtol=1e-3)
     assert (kl_jit(NEW, REF, estimator="k3") >= 0).all()
 
 
 def test_sequence_mean_counts_empty_rows_and_ignores_padding(x64):
-    expected = np.mean([sum(NEW[b, t] for t in range(5) if MASK[b, t]) for b in range(3)])
+    expected = np.mean([sum(NEW[b, t] for t in range(6) if MASK[b, t]) for b in range(4)])
     np.testing.assert_allclose(mean_jit(np.where(MASK, NEW, np.nan), MASK), expected, rtol=1e-12)
-    np.testing.assert_allclose(mean_jit(NEW[:, :4], MASK[:, :4]), expected, rtol=1e-12)
+    np.testing.assert_allclose(mean_jit(NEW[:, :5], MASK[:, :5]), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
