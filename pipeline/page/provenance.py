@@ -1,0 +1,113 @@
+"""Where a run comes from: versions, seeds, ledger, and the commands that repeat or check it."""
+
+import shlex
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from pipeline.marks import Table
+from pipeline.page.record import RunRecord
+
+
+class Command(NamedTuple):
+    """A line to copy, and what it does."""
+
+    text: str
+    purpose: str
+
+
+class Provenance(NamedTuple):
+    """What stands at the end of the page."""
+
+    ledger: str
+    holds: bool
+    events: Table | None
+    versions: Table | None
+    seeds: Table | None
+    digests: Table | None
+    commands: tuple[Command, ...]
+
+
+def provenance(record: RunRecord) -> Provenance:
+    """Gathers what the run says about itself."""
+    holds = record.ledger_problem is None
+    if holds:
+        last = f" The last one's hash is {record.events[-1]['hash']}." if record.events else ""
+        ledger = f"Its chain of {len(record.events)} events is unbroken.{last}"
+    else:
+        ledger = f"It cannot be relied on: {record.ledger_problem}."
+    return Provenance(
+        ledger=ledger,
+        holds=holds,
+        events=_events(record),
+        versions=_versions(record.config),
+        seeds=_seeds(record.config),
+        digests=_digests(record),
+        commands=_commands(record),
+    )
+
+
+def _events(record: RunRecord) -> Table | None:
+    rows = []
+    for event in record.events:
+        own = ("index", "event", "time", "previous", "hash")
+        details = ", ".join(f"{key} {_short(value)}" for key, value in event.items() if key not in own)
+        rows.append((str(event["index"]), str(event["time"]), str(event["event"]), details, _short(event["hash"])))
+    return Table(("", "time", "event", "details", "hash"), tuple(rows)) if rows else None
+
+
+def _versions(config: Mapping[str, Any]) -> Table | None:
+    found = config.get("versions")
+    if not isinstance(found, Mapping):
+        return None
+    return Table(("package", "version"), tuple((str(name), str(value)) for name, value in found.items()))
+
+
+def _seeds(config: Mapping[str, Any]) -> Table | None:
+    """Every option of the run whose name speaks of a seed."""
+    rows = [(name, str(value)) for name, value in _flat(config) if "seed" in name]
+    return Table(("option", "seed"), tuple(rows)) if rows else None
+
+
+def _digests(record: RunRecord) -> Table | None:
+    rows = []
+    for stage in record.stages:
+        if stage.verdict is None:
+            continue
+        verdict = stage.verdict
+        rows += [(f"{stage.title}: checkpoint", verdict.checkpoint), (f"{stage.title}: gate policy", verdict.policy)]
+        rows += [(f"{stage.title}: gate prompts", verdict.prompts)] if verdict.prompts else []
+        rows += [(f"{stage.title}: verdict", stage.verdict_digest)] if stage.verdict_digest else []
+        rows += [(f"{stage.title}: scorer", verdict.scorer["digest"])] if verdict.scorer else []
+        rows += [(f"{stage.title}: {name}", digest) for name, digest in verdict.evidence.items()]
+    return Table(("what", "digest"), tuple(rows)) if rows else None
+
+
+def _commands(record: RunRecord) -> tuple[Command, ...]:
+    folder = f"runs/{record.name}"
+    passed = [stage.name for stage in record.stages if stage.verdict is not None]
+    again = Command("theodolite quickstart", "runs the whole pipeline again")
+    if record.name != "quickstart":
+        again = Command(_quoted("theodolite", "run", f"{folder}/run.yaml"), "runs the pipeline with the same options")
+    checks = [
+        Command(
+            _quoted("theodolite", "safety", "verify", f"checkpoint={folder}/{name}/checkpoint"),
+            f"checks that the verdict on {name} is about exactly the checkpoint's bytes",
+        )
+        for name in passed[-1:]
+    ]
+    return (again, *checks, Command(_quoted("theodolite", "report", folder), "draws this page again"))
+
+
+def _quoted(*words: str) -> str:
+    return " ".join(shlex.quote(word) for word in words)
+
+
+def _flat(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    if not isinstance(value, Mapping):
+        return [(prefix, value)]
+    return [pair for key, inner in value.items() for pair in _flat(inner, f"{prefix}.{key}" if prefix else str(key))]
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text[:19] if text.startswith("sha256:") else text

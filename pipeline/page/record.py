@@ -1,0 +1,161 @@
+"""Everything that a run folder holds by now, read without trusting any of it. What is broken becomes a note."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline import ledger
+from pipeline.run_folder import STAGES, RunFolder
+from safety.verdict import Verdict, verdict_digest
+from safety.verdict import load as load_verdict
+from training.digest import file_digest
+from training.errors import BadInput
+
+TITLES = {"base": "Base model", "sft": "SFT", "reward": "Reward model", "ppo": "PPO"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageRecord:
+    """The files of one stage.
+
+    Attributes:
+        name: "base", "sft", "reward" or "ppo".
+        verdict: its gate's, if there is a valid one.
+        verdict_digest: digest of verdict.json.
+        gate: report.json of its gate.
+        samples: rows of samples.jsonl.
+        evaluation: evaluation.json.
+        metrics: rows of metrics.jsonl.
+        has_checkpoint: whether there is a checkpoint folder.
+    """
+
+    name: str
+    verdict: Verdict | None = None
+    verdict_digest: str | None = None
+    gate: dict | None = None
+    samples: list[dict] = field(default_factory=list)
+    evaluation: dict | None = None
+    metrics: list[dict] = field(default_factory=list)
+    has_checkpoint: bool = False
+
+    @property
+    def title(self) -> str:
+        """Its name for a person."""
+        return TITLES[self.name]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """The files of a run.
+
+    Attributes:
+        name: the folder's.
+        root: the folder, absolute; where it lies on this machine is not for the page.
+        stages: every stage, in order, empty ones included.
+        summary: summary.json.
+        config_text: run.yaml as it stands.
+        config: the same, parsed.
+        events: the ledger's events if its chain holds.
+        ledger_problem: why it does not hold, if it doesn't.
+        notes: sentences about what is missing or cannot be read.
+    """
+
+    name: str
+    root: str
+    stages: tuple[StageRecord, ...]
+    summary: dict | None
+    config_text: str
+    config: dict
+    events: list[dict]
+    ledger_problem: str | None
+    notes: list[str]
+
+
+def read_run(path: Path) -> RunRecord:
+    """Reads a run folder, whatever stages are there so far."""
+    folder = RunFolder(path=path.absolute().resolve())
+    notes: list[str] = []
+
+    def attempt(file: Path, read: Callable[[Path], Any], *, wanted: type, default: Any) -> Any:
+        """The file's content; the default if it is missing, and also, with a note, if it is broken."""
+        if not file.is_file():
+            return default
+        try:
+            content = read(file)
+            if not isinstance(content, wanted):
+                raise ValueError(f"it holds a {type(content).__name__}, not a {wanted.__name__}")
+            return content
+        except (OSError, ValueError, TypeError, KeyError, RecursionError, yaml.YAMLError, BadInput) as error:
+            notes.append(f"{file.relative_to(folder.path)} cannot be read: {error}")
+            return default
+
+    stages = []
+    for name in STAGES:
+        stage = folder.stage(name)
+        verdict = attempt(stage.verdict, load_verdict, wanted=Verdict, default=None)
+        for file in (stage.gate_report, stage.samples):
+            digest = attempt(file, file_digest, wanted=str, default=None)
+            if verdict is not None and digest not in (None, verdict.evidence.get(file.name)):
+                notes.append(f"{file.relative_to(folder.path)} is not the file that the verdict beside it attests.")
+        stages.append(
+            StageRecord(
+                name=name,
+                verdict=verdict,
+                verdict_digest=attempt(stage.verdict, verdict_digest, wanted=str, default=None),
+                gate=attempt(stage.gate_report, _json, wanted=dict, default=None),
+                samples=attempt(stage.samples, _json_lines, wanted=list, default=[]),
+                evaluation=attempt(stage.evaluation, _json, wanted=dict, default=None),
+                metrics=attempt(stage.metrics, _json_lines, wanted=list, default=[]),
+                has_checkpoint=stage.checkpoint.is_dir(),
+            )
+        )
+    config_text = attempt(folder.config, lambda p: p.read_text(encoding="utf-8"), wanted=str, default="")
+    events, ledger_problem = [], None
+    try:
+        events = ledger.verify(folder.ledger)
+    except BadInput as error:
+        ledger_problem = str(error) if folder.ledger.is_file() else "there is no ledger.jsonl"
+    return RunRecord(
+        name=folder.path.name,
+        root=str(folder.path),
+        stages=tuple(stages),
+        summary=attempt(folder.summary, _json, wanted=dict, default=None),
+        config_text=config_text,
+        config=attempt(folder.config, lambda p: yaml.safe_load(p.read_bytes()) or {}, wanted=dict, default={}),
+        events=events,
+        ledger_problem=ledger_problem,
+        notes=notes,
+    )
+
+
+def visible(text: str) -> str:
+    """Text that shows what is in it: control and direction-changing characters by their code points.
+
+    A reply is whatever a model made; a right-to-left override or an escape could rearrange the page around it, and a
+    lone surrogate cannot be written as UTF-8 at all.
+    """
+    return "".join(f"⟨U+{ord(c):04X}⟩" if _hidden(ord(c)) else c for c in text)
+
+
+def _hidden(code: int) -> bool:
+    control = code < 32 and code not in (9, 10) or 127 <= code < 160 or code in (0x061C, 0xFEFF)
+    direction = 0x200E <= code <= 0x200F or 0x2028 <= code <= 0x202E or 0x2066 <= code <= 0x2069
+    return control or direction or 0xD800 <= code <= 0xDFFF or 0xFFFE <= code <= 0xFFFF
+
+
+def _json(path: Path) -> Any:
+    # NaN is no JSON: a number that could not be measured stands as none.
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
+
+
+def _json_lines(path: Path) -> list[dict]:
+    """The objects of a JSONL file; a last line without its end belongs to a run that is still writing."""
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    rows = [json.loads(line, parse_constant=lambda _: None) for line in lines if line]
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError("not every line is a JSON object")
+    return rows

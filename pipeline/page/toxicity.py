@@ -1,0 +1,152 @@
+"""Toxicity by stage: levels under their ceilings, differences under their margins, distributions, usefulness."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.marks import Figure, Key, Table, number
+from pipeline.page.record import RunRecord, StageRecord
+from pipeline.plots import Group, Row, Series, curves, forest
+
+METRICS = {
+    "emt": ("Expected maximum", "mean over prompts of the highest score among a prompt's replies"),
+    "toxicity_probability": ("Probability of any toxic reply", "share of prompts with a reply that counts as toxic"),
+    "toxic_fraction": ("Toxic fraction", "share of replies that count as toxic"),
+}
+STRATA = {"toxic": "toxic prompts", "non-toxic": "non-toxic prompts", "all": "all prompts"}
+_SHORT = {"base": "Base", "sft": "SFT", "reward": "Reward", "ppo": "PPO"}
+
+LEXICAL = (
+    "It is a linear model over words. It cannot see meaning: an insult in polite words passes unseen, a quotation or a "
+    "rebuke counts as what it quotes, sarcasm and context are lost, and words that name a group of people raise the "
+    "score of neutral sentences."
+)
+OTHER = (
+    "Like every classifier it is wrong about quotations, irony and context, and words that name a group of people "
+    "raise the score of neutral sentences."
+)
+
+
+def generating(record: RunRecord) -> list[StageRecord]:
+    """The stages whose gates measured replies."""
+    return [stage for stage in record.stages if (stage.gate or {}).get("kind") == "generations"]
+
+
+def scorer(record: RunRecord) -> dict[str, str]:
+    """Who scored, and what that scorer cannot see; an empty name if nothing was scored yet.
+
+    Scores of two scorers are never compared, so a second one is said aloud.
+    """
+    found = [stage.gate["scorer"] for stage in generating(record) if stage.gate is not None]
+    if not found:
+        return {"name": "lexical", "version": "", "digest": "", "blind": LEXICAL, "warning": ""}
+    name = str(found[-1]["name"])
+    mixed = any(other != found[-1] for other in found)
+    warning = "Not every stage was scored by the same scorer: do not compare the stages below." if mixed else ""
+    blind = LEXICAL if name == "lexical" else OTHER
+    return {"name": name, "version": str(found[-1]["version"]), "digest": str(found[-1]["digest"]), "blind": blind,
+            "warning": warning}  # fmt: skip
+
+
+def levels(record: RunRecord) -> list[Figure]:
+    """A forest plot for each metric: strata by stage, with the ceilings of the last gate's policy."""
+    stages = generating(record)
+    figures = []
+    for metric, (title, unit) in METRICS.items():
+        groups = []
+        for stratum, words in STRATA.items():
+            rows = [_row(stage, _values(stage, stratum, metric), bound=True) for stage in stages]
+            ceilings = (_policy(stages).get("ceilings") or {}).get(stratum) or {}
+            kept = tuple(row for row in rows if row is not None)
+            if kept:
+                groups.append(Group(words, kept, ceilings.get(metric)))
+        if groups:
+            figures.append(forest(title, groups, unit=unit, domain=(0, _top(groups)), limit_name="ceiling"))
+    return figures
+
+
+def differences(record: RunRecord) -> list[Figure]:
+    """A forest plot for each metric: how much more toxic than the parent and than the base, with the margins."""
+    stages = generating(record)
+    figures = []
+    for metric, (title, _) in METRICS.items():
+        groups = []
+        for reference, words in (("parent", "against the parent stage"), ("base", "against the base model")):
+            rows = []
+            for stage in stages:
+                found = (((stage.gate or {}).get("differences") or {}).get(reference) or {}).get("all")
+                row = _row(stage, found[metric], bound=True) if found else None
+                if row is not None:
+                    rows.append(row)
+            margin = (_policy(stages).get(f"{reference}_margin") or {}).get(metric)
+            if rows:
+                groups.append(Group(words, tuple(rows), margin))
+        if groups:
+            unit = "paired difference over all prompts; left of the line is less toxic"
+            figures.append(forest(title, groups, unit=unit, reference=0.0, limit_name="margin"))
+    return figures
+
+
+def distributions(record: RunRecord) -> list[Figure]:
+    """For each stratum, the share of prompts whose worst reply scores at most x."""
+    stages = generating(record)
+    figures = []
+    for stratum, words in STRATA.items():
+        lines = []
+        for stage in stages:
+            label = (stage.gate or {}).get("label", "toxicity")
+            found = (stage.gate or {}).get("metrics", {}).get(stratum)
+            if found:
+                points = tuple((float(x), float(y)) for x, y in found[label]["cdf_of_maximum"])
+                lines.append(Series(stage.title, stage.name, points))
+        if lines:
+            figures.append(
+                curves(
+                    words.capitalize(),
+                    lines,
+                    x_label="highest score of a prompt's replies",
+                    domain=(0, 1),
+                    unit="share of prompts at or below",
+                    steps=True,
+                )  # fmt: skip
+            )
+    return figures
+
+
+def usefulness(record: RunRecord) -> Table | None:
+    """What a mute or babbling model would lose, by stage."""
+    head = ("", "replies with a word", "mean words", "distinct word pairs", "replies ending in a loop")
+    rows = []
+    for stage in generating(record):
+        found = ((stage.gate or {}).get("utility") or {}).get("all")
+        if found:
+            names = ("non_empty", "mean_words", "distinct_2", "repetition")
+            rows.append((stage.title, *(number(found[name], 2 if name == "mean_words" else 3) for name in names)))
+    return Table(head, tuple(rows)) if rows else None
+
+
+def legend(record: RunRecord) -> list[Key]:
+    """The keys that all toxicity figures share."""
+    return [Key(stage.name, stage.title) for stage in generating(record)]
+
+
+def _policy(stages: Sequence[StageRecord]) -> dict[str, Any]:
+    return (stages[-1].gate or {}).get("policy") or {} if stages else {}
+
+
+def _values(stage: StageRecord, stratum: str, metric: str) -> dict[str, float] | None:
+    gate = stage.gate or {}
+    found = gate.get("metrics", {}).get(stratum)
+    return found[gate.get("label", "toxicity")][metric] if found else None
+
+
+def _row(stage: StageRecord, values: dict[str, float] | None, *, bound: bool) -> Row | None:
+    if values is None:
+        return None
+    upper = values.get("upper_bound") if bound else None
+    return Row(_SHORT[stage.name], stage.name, values["estimate"], values["low"], values["high"], upper)
+
+
+def _top(groups: Sequence[Group]) -> float:
+    """The axis ends at 1, or sooner where everything is small."""
+    highest = max(max(row.high for group in groups for row in group.rows), *(group.limit or 0 for group in groups))
+    return 1.0 if highest > 0.5 else 0.5 if highest > 0.25 else 0.25

@@ -1,0 +1,197 @@
+"""The verdicts in words, the clauses behind them, and how the stages hang together."""
+
+from typing import Any, NamedTuple
+
+from pipeline.marks import Table, number
+from pipeline.page.record import TITLES, RunRecord, StageRecord
+from safety.clauses import Clause
+
+OUTCOMES = {
+    "pass": ("✓", "passed"),
+    "fail": ("✗", "failed"),
+    "inconclusive": ("?", "inconclusive"),
+    "not applicable": ("–", "not applicable"),
+    "none": ("·", "not judged"),
+}
+_KINDS = {
+    "integrity": "The measurement itself",
+    "absolute": "Ceilings",
+    "parent": "Against the parent stage",
+    "base": "Against the base model",
+    "category": "Categories",
+    "utility": "Still useful",
+    "reward": "What it rewards",
+    "invariance": "Same score, same text",
+}
+
+
+class Line(NamedTuple):
+    """One stage's verdict: its outcome ("none" without one), a sentence, the open clauses' reasons, a small print."""
+
+    stage: str
+    title: str
+    outcome: str
+    sentence: str
+    reasons: tuple[str, ...]
+    detail: str
+
+    @property
+    def symbol(self) -> str:
+        """A sign that tells outcomes apart without colour."""
+        return OUTCOMES[self.outcome][0]
+
+    @property
+    def word(self) -> str:
+        """The outcome for a person."""
+        return OUTCOMES[self.outcome][1]
+
+
+class ClauseRow(NamedTuple):
+    """A clause as the page shows it."""
+
+    name: str
+    outcome: str
+    symbol: str
+    word: str
+    reason: str
+
+
+class Link(NamedTuple):
+    """A stage in the lineage: which bytes, from which parents, and what its gate's verdict is chained to."""
+
+    stage: str
+    title: str
+    origin: str
+    digest: str | None
+    verdict: Line
+    verdict_digest: str | None
+    chain: str
+
+
+def headline(record: RunRecord) -> str:
+    """One sentence on the whole run."""
+    judged = [stage for stage in record.stages if stage.verdict is not None]
+    stopped = [stage for stage in judged if stage.verdict is not None and not stage.verdict.passed]
+    if stopped:
+        names = _enumerated([stage.title for stage in stopped])
+        return f"The run did not pass: the gate of {names} did not let {'it' if len(stopped) == 1 else 'them'} through."
+    if len(judged) == len(record.stages):
+        return "Every stage passed its gate."
+    if not judged:
+        return "No stage of this run has been through its gate yet."
+    missing = _enumerated([stage.title for stage in record.stages if stage.verdict is None])
+    return f"{_enumerated([stage.title for stage in judged])} passed; there is no verdict on {missing} yet."
+
+
+def line(stage: StageRecord) -> Line:
+    """The verdict of one stage in words."""
+    verdict = stage.verdict
+    if verdict is None:
+        if stage.has_checkpoint:
+            sentence = "There is a checkpoint, but no valid verdict about it; no next stage may read it."
+        else:
+            sentence = "The run has not come this far: there is neither a checkpoint nor a verdict."
+        return Line(stage.name, stage.title, "none", sentence, (), "")
+    applying = [clause for clause in verdict.clauses if clause.outcome != "not applicable"]
+    held = sum(clause.outcome == "pass" for clause in applying)
+    sentence = {
+        "pass": f"All {len(applying)} clauses of its gate hold.",
+        "fail": f"{held} of {len(applying)} clauses hold; the checkpoint itself breaks at least one:",
+        "inconclusive": f"{held} of {len(applying)} clauses hold; the rest could not be decided:",
+    }[verdict.outcome]
+    reasons = () if verdict.passed else tuple(c.reason for c in _worst_first(applying) if c.outcome != "pass")
+    detail = [f"profile {verdict.profile}", f"attempt {verdict.attempt}", *_size(stage)]
+    return Line(stage.name, stage.title, verdict.outcome, sentence, reasons, ", ".join(detail))
+
+
+def clauses(stage: StageRecord) -> list[tuple[str, list[ClauseRow]]]:
+    """The clauses of a stage's gate by kind, in the gate's order."""
+    kinds: dict[str, list[ClauseRow]] = {}
+    for clause in stage.verdict.clauses if stage.verdict is not None else ():
+        kind, _, rest = clause.name.partition("/")
+        name = rest.replace("/", ", ").replace("_", " ") or kind
+        row = ClauseRow(name, clause.outcome, *OUTCOMES[clause.outcome], clause.reason)
+        kinds.setdefault(_KINDS.get(kind, kind), []).append(row)
+    return list(kinds.items())
+
+
+def lineage(record: RunRecord) -> list[Link]:
+    """The stages in order, each with its digest and with whose verdict its own verdict names."""
+    by_digest = {stage.verdict_digest: stage.title for stage in record.stages if stage.verdict_digest}
+    origins = {"base": "what the run starts from", "sft": "from the base model", "reward": "from SFT",
+               "ppo": "from SFT, against the reward model"}  # fmt: skip
+    links = []
+    for stage in record.stages:
+        verdict, chain = stage.verdict, ""
+        if verdict is not None and verdict.parent_verdict is not None:
+            parent = by_digest.get(verdict.parent_verdict)
+            chain = f"bound to {f'the verdict on {parent}' if parent else 'a verdict that is not in this run folder'}"
+        elif verdict is not None and stage.name != "base":
+            chain = "bound to no other verdict"
+        digest = verdict.checkpoint if verdict is not None else _summary_digest(record, stage.name)
+        links.append(
+            Link(stage.name, stage.title, origins[stage.name], digest, line(stage), stage.verdict_digest, chain)
+        )
+    return links
+
+
+def changes(record: RunRecord) -> list[dict[str, Any]]:
+    """What the summary says has changed, with its numbers as words."""
+    found = (record.summary or {}).get("changes") or []
+    return [
+        {
+            "name": str(change["name"]),
+            "sentence": str(change.get("sentence") or ""),
+            "unit": str(change.get("unit") or ""),
+            "estimate": number(change["estimate"], 2),
+            "interval": f"{number(change['low'], 2)} to {number(change['high'], 2)}",
+            "decided": change["low"] > 0 or change["high"] < 0,
+        }
+        for change in found
+    ]
+
+
+def costs(record: RunRecord) -> Table | None:
+    """Seconds and memory, by stage, as far as the summary tells."""
+    summary = record.summary or {}
+    stages = summary.get("stages") or {}
+    rows = [(TITLES[name], _duration(stages[name].get("seconds"))) for name in TITLES if name in stages]
+    if not rows:
+        return None
+    rows.append(("Whole run", _duration(summary.get("seconds"))))
+    memory = summary.get("peak_memory_bytes")
+    if memory:
+        rows.append(("Peak memory", f"{memory / 2**30:.2f} GiB"))
+    return Table(("", "used"), tuple(rows))
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+
+
+def _summary_digest(record: RunRecord, name: str) -> str | None:
+    stages = (record.summary or {}).get("stages")
+    entry = stages.get(name) if isinstance(stages, dict) else None
+    return entry.get("digest") if isinstance(entry, dict) else None
+
+
+def _worst_first(rows: list[Clause]) -> list[Clause]:
+    return sorted(rows, key=lambda clause: ("fail", "inconclusive", "pass").index(clause.outcome))
+
+
+def _size(stage: StageRecord) -> list[str]:
+    """How much was measured."""
+    gate = stage.gate or {}
+    prompts, counts = gate.get("prompts"), gate.get("counts")
+    if isinstance(prompts, dict) and isinstance(prompts.get("counts"), dict):
+        return [f"{prompts['counts'].get('all')} prompts with {prompts.get('samples_per_prompt')} replies each"]
+    if isinstance(counts, dict):
+        replies = f"{counts.get('prompts')} prompts with {counts.get('replies_per_prompt')} replies each"
+        return [f"{counts.get('pairs')} pairs", replies]
+    return []
+
+
+def _enumerated(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

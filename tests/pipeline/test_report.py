@@ -1,0 +1,301 @@
+"""The run's page: hostile text stays text, nothing is fetched, toxic words stay covered, what is missing is said."""
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import fake_run
+import pytest
+
+from pipeline.marks import number, ticks
+from pipeline.page.record import read_run, visible
+from pipeline.page.samples import gallery
+from pipeline.plots import Group, Row, Series, curves, forest, histogram, reliability
+from pipeline.report import draw_report, sections
+from training.errors import BadInput
+
+
+class Page(HTMLParser):
+    """What a browser would see: elements with their attributes, and the text inside scripts, styles and veils."""
+
+    def __init__(self, html):
+        super().__init__(convert_charrefs=True)
+        self.elements, self.inside, self.text, self._stack = [], {"script": [], "style": [], "veil": []}, [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.elements.append((tag, attributes))
+        if tag not in ("meta", "br", "link", "img", "input", "hr"):
+            self._stack.append("veil" if "veil" in (attributes.get("class") or "").split() else tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        if self._stack:
+            self._stack.pop()
+
+    def handle_data(self, data):
+        for place in ("script", "style", "veil"):
+            if place in self._stack:
+                self.inside[place].append(data)
+                return
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a run that went through all stages."""
+    return fake_run.make(tmp_path_factory.mktemp("runs") / "quickstart")
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """A copy of it, to break."""
+    return shutil.copytree(finished, tmp_path / "quickstart")
+
+
+@pytest.fixture(scope="module")
+def html(finished):
+    """Its page."""
+    return draw_report(finished).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(html):
+    """Its page, parsed."""
+    return Page(html)
+
+
+def drawn(run):
+    """The text of a run's page, on one line."""
+    return " ".join("".join(Page(draw_report(run).read_text(encoding="utf-8")).text).split())
+
+
+def test_hostile_text_stays_text(html, page):
+    """Replies that are HTML, script or template code are printed, never parsed; hidden characters show."""
+    assert len(page.inside["script"]) == len([1 for tag, _ in page.elements if tag == "script"]) == 1
+    tags = {tag for tag, _ in page.elements}
+    assert not tags & {"img", "iframe", "object", "embed", "form", "link", "base", "audio", "video", "b"}
+    names = {name for _, attributes in page.elements for name in attributes}
+    assert "style" not in names and not [name for name in names if name.startswith("on")]
+    words = "".join(page.inside["veil"])
+    assert "<img src=x onerror=alert(1)>" in words and "{{ 7 * 7 }}" in words and "&lt;b&gt;" in words
+    assert "⟨U+202E⟩you ugly" in words and "⟨U+001B⟩" in words and "\u202e" not in html and "\x00" not in html
+    assert "<b>Thank you</b>" in "".join(page.text) and "alert(2)" in "".join(page.text)
+
+
+def test_only_own_style_and_script_may_run(page):
+    """The policy names the hashes of exactly what stands in the page, and allows nothing else."""
+    (policy,) = [a["content"] for tag, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy.startswith("default-src 'none';") and "unsafe" not in policy
+    for place in ("script", "style"):
+        digest = base64.b64encode(hashlib.sha256("".join(page.inside[place]).encode()).digest()).decode()
+        assert f"{place}-src 'sha256-{digest}'" in policy
+
+
+def test_nothing_is_fetched(page):
+    """No element points outside the page, and the style sheet imports nothing."""
+    for tag, attributes in page.elements:
+        for name in ("src", "href", "srcset", "action", "poster", "data", "xlink:href", "ping"):
+            assert (attributes.get(name) or "#").startswith("#"), (tag, attributes)
+    assert "url(" not in page.inside["style"][0] and "@import" not in page.inside["style"][0]
+
+
+def test_toxic_words_stay_covered(finished, page):
+    """No toxic reply and no hostile prompt stands outside a veil; veils start unpressed and say what they are."""
+    uncovered, covered = "".join(page.text), "".join(page.inside["veil"])
+    assert "moron" in covered and "moron" not in uncovered and "trash" not in uncovered
+    first = json.loads((finished / "ppo/gate/samples.jsonl").read_text().splitlines()[0])
+    assert first["stratum"] == "toxic" and first["text"] not in uncovered
+    veils = [a for tag, a in page.elements if "veil" in (a.get("class") or "").split()]
+    assert len(veils) > 20
+    for veil in veils:
+        assert veil["type"] == "button" and veil["aria-pressed"] == "false" and "covered" in veil["aria-label"]
+    style = page.inside["style"][0]
+    assert '.veil[aria-pressed="false"] .words { display: none; }' in style[style.index("@media print") :]
+
+
+def test_a_score_that_is_no_number_covers(run):
+    """What was not measured is not shown as harmless."""
+    record = read_run(run)
+    row = record.stages[0].samples[0]
+    row["scores"]["toxicity"] = [float("nan")] * len(row["samples"])
+    row["stratum"] = "non-toxic"
+    shown = gallery([record.stages[0]], most=200)
+    answers = next(e for e in (*shown.worst, *shown.changed) if e.id == row["id"]).answers[0]
+    assert answers.worst.covered and answers.first.covered
+
+
+def test_contents(page):
+    """The sections in their order, headings without gaps, and what a reader came for."""
+    found = [a["id"] for tag, a in page.elements if tag == "section" and "id" in a]
+    assert found == ["verdicts", "changes", "lineage", "toxicity", "reward", "training", "reward-model", "clauses",
+                     "samples", "provenance"]  # fmt: skip
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in zip(levels[:-1], levels[1:], strict=True))
+    text = " ".join("".join(page.text).split())
+    assert "Every stage passed its gate." in text
+    assert "lexical toxicity. It is a linear model over words. It cannot see meaning" in text
+    assert "Its chain of 4 events is unbroken." in text
+    assert "constructed: the right answer about a picture" in text and "what chance gives, so it does look" in text
+    assert "ratio of new to old probabilities is 1.000000" in text
+    assert "theodolite quickstart" in text
+    assert "theodolite safety verify checkpoint=runs/quickstart/ppo/checkpoint" in text
+    ids = [a["id"] for _, a in page.elements if "id" in a]
+    assert len(ids) == len(set(ids))
+    figures = len([1 for tag, _ in page.elements if tag == "figure"])
+    assert figures == len([1 for tag, a in page.elements if tag == "svg" and a.get("role") == "img"]) == 25
+
+
+def test_same_run_same_page(finished, tmp_path, html):
+    """No clock, no place on this machine."""
+    assert draw_report(finished).read_text(encoding="utf-8") == html
+    elsewhere = shutil.copytree(finished, tmp_path / "other" / "quickstart")
+    assert draw_report(elsewhere).read_text(encoding="utf-8") == html
+    assert str(finished) not in html
+    assert len(html) < 600_000
+
+
+@pytest.mark.parametrize("until", ["base", "sft", "reward"])
+def test_a_run_that_has_not_ended(finished, tmp_path, until):
+    """Stages that are not there yet are said in words."""
+    run = shutil.copytree(finished, tmp_path / "half")
+    stages = ["base", "sft", "reward", "ppo"]
+    for stage in stages[stages.index(until) + 1 :]:
+        shutil.rmtree(run / stage)
+    (run / "summary.json").unlink()
+    text = drawn(run)
+    assert "there is no verdict on" in text and "The run has not come this far" in text
+    assert "There is no summary.json yet" in text
+    assert ("nothing to compare it with" in text) == (until == "base")
+
+
+def test_an_empty_run(tmp_path):
+    """Only a config: every section says what is missing."""
+    (tmp_path / "run.yaml").write_text("seed: 1\n")
+    text = drawn(tmp_path)
+    assert "No stage of this run has been through its gate yet." in text
+    assert "there is no ledger.jsonl" in text and "There are no samples yet." in text
+    with pytest.raises(BadInput, match="not the folder of a run"):
+        draw_report(tmp_path.parent)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "wanted"),
+    [
+        ("sft/gate/verdict.json", '{"outcome": "pass"}', "sft/gate/verdict.json cannot be read"),
+        ("sft/gate/report.json", '{"kind": "generations"}', "is not the file that the verdict beside it attests"),
+        ("sft/gate/report.json", "[" * 100_000, "sft/gate/report.json cannot be read"),
+        ("ppo/gate/samples.jsonl", '{"id": 1}\n', "Samples cannot be shown"),
+        ("ppo/metrics.jsonl", '{"step": "x"}\n', "Curves of PPO cannot be shown"),
+        ("reward/evaluation.json", "{}", "The reward model's evaluation cannot be shown"),
+        ("reward/evaluation.json", "\xff", "reward/evaluation.json cannot be read"),
+        ("summary.json", '{"stages": 3, "changes": [{"name": NaN}]}', "What changed cannot be shown"),
+        ("run.yaml", "a: [", "run.yaml cannot be read"),
+        ("run.yaml", "- 1", "run.yaml cannot be read: it holds a list"),
+        ("ledger.jsonl", '{"event": "x"}\n', "Broken or missing."),
+    ],
+)
+def test_broken_files_are_said_in_words(run, file, content, wanted):
+    """Whatever is in a file, the page is drawn and tells."""
+    (run / file).write_bytes(content.encode("latin-1"))
+    assert wanted in drawn(run)
+
+
+def test_an_edited_verdict_is_not_shown_as_a_pass(run):
+    """An outcome that its clauses do not support counts as no verdict."""
+    path = run / "ppo/gate/verdict.json"
+    verdict = json.loads(path.read_text())
+    verdict["clauses"][-1]["outcome"] = "fail"
+    path.write_text(json.dumps(verdict))
+    text = drawn(run)
+    assert "there is no verdict on PPO" in text and "does not follow from the clauses" in text
+
+
+def test_a_failed_gate_gives_its_reasons(tmp_path, monkeypatch):
+    """The verdict first, then the clause with its numbers."""
+    monkeypatch.setitem(fake_run.TOXIC_SHARE, "sft", 0.6)
+    text = drawn(fake_run.make(tmp_path / "run", until="sft"))
+    assert "The run did not pass: the gate of SFT did not let it through." in text
+    assert "the checkpoint itself breaks at least one:" in text and "ceiling 0.9: the estimate is above it" in text
+
+
+def test_an_edited_ledger_is_broken(run):
+    """One changed character in the first event."""
+    ledger = run / "ledger.jsonl"
+    ledger.write_text(ledger.read_text().replace("gate pass", "gate fail", 1))
+    assert "It cannot be relied on: line 1 of the ledger ledger.jsonl was edited" in drawn(run)
+
+
+def test_visible():
+    """Characters that hide or rearrange are named; everyday ones, accents and emoji stay."""
+    assert visible("a\u202eb\x00\ud800\u2028") == "a⟨U+202E⟩b⟨U+0000⟩⟨U+D800⟩⟨U+2028⟩"
+    assert visible("é 漢 😀\n\tאב") == "é 漢 😀\n\tאב"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (float("nan"), "–"),
+        (0.0, "0.000"),
+        (-0.25, "−0.250"),
+        (12.34, "12.3"),
+        (1234.5, "1234"),
+        (2e-5, "2e−05"),
+    ],  # fmt: skip
+)
+def test_number(value, text):
+    """Small ones with digits, large ones without, a true minus."""
+    assert number(value) == text
+
+
+def test_ticks_are_round_and_inside():
+    """Between both ends; one for a single point."""
+    assert ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1]
+    assert ticks(-0.31, 0.12) == [-0.3, -0.2, -0.1, 0, 0.1]
+    assert ticks(3, 3) == [3]
+
+
+def test_figures_stay_on_their_canvas():
+    """Every mark lies inside the viewBox, also for constant, single or missing values."""
+    rows = (Row("SFT", "sft", 0.5, 0.5, 0.5), Row("PPO", "ppo", -3.0, -9.0, 2.0, 1.0))
+    figures = [
+        forest("f", [Group("all", rows, 4.0)], reference=0.0),
+        curves("c", [Series("a", "sft", ((1.0, None), (2.0, 5.0))), Series("b", "ppo", ())], x_label="x", smooth=True),
+        curves("e", [], x_label="x"),
+        histogram("h", [-1.0, 0.0, 1.0], [0, 3], x_label="x"),
+        histogram("h", [2.0, 3.0], [0], x_label="x"),
+        reliability("r", [0.1, None], [0.0, None], [4, 0], x_label="x"),
+    ]
+    for figure in figures:
+        for mark in figure.marks:
+            for name, value in mark.attributes.items():
+                if name in ("x", "x1", "x2", "cx"):
+                    assert -1 <= value <= 361
+                if name in ("y", "y1", "y2", "cy"):
+                    assert -1 <= value <= figure.height
+    assert figures[0].table.rows[1] == ("all · PPO", "−3.000", "−9.000 to 2.000", "1.000", "4.000")
+
+
+def test_gallery_shows_each_prompt_once_and_not_too_many(finished):
+    """Worst first, then the most changed; never more than asked for."""
+    stages = [stage for stage in read_run(finished).stages if stage.samples]
+    shown = gallery(stages, most=40)
+    ids = [e.id for e in (*shown.worst, *shown.changed)]
+    assert len(ids) == len(set(ids)) <= 40 and shown.total == 90
+    scores = [e.answers[-1].worst.score for e in shown.worst]
+    assert scores == sorted(scores, reverse=True)
+    assert [abs(e.change) for e in shown.changed] == sorted((abs(e.change) for e in shown.changed), reverse=True)
+    assert [a.stage for a in shown.worst[0].answers] == ["base", "sft", "ppo"]
+
+
+def test_a_whole_run_leaves_no_notes(finished):
+    """Nothing missing, nothing unreadable."""
+    assert sections(read_run(finished))["notes"] == []
