@@ -22,7 +22,7 @@ def fingerprint(tokenizer: Tokenizer) -> str:
 
 
 def messages_to_segments(
-    messages: Sequence[Mapping[str, Any]],
+    messages: Any,
     tokenizer: Tokenizer,
     *,
     folder: Path,
@@ -32,7 +32,7 @@ def messages_to_segments(
     """Applies the template.
 
     Args:
-        messages: `{"role", "content"}`, content a string or a list of typed parts.
+        messages: a row's list of `{"role", "content"}`, content a string or a list of typed parts; checked here.
         tokenizer: for the text and the control tokens.
         folder: where relative media paths start.
         loss_on: "assistant" (replies and their end of turn), "last" (the last reply only) or "all".
@@ -46,7 +46,7 @@ def messages_to_segments(
         raise BadInput(f"loss_on={loss_on!r} with ending={ending!r} is nothing that the chat template knows")
     if not messages:
         raise BadInput("a row needs at least one message, this one has none")
-    if isinstance(messages, str) or not all(isinstance(message, Mapping) for message in messages):
+    if not isinstance(messages, Sequence) or not all(isinstance(message, Mapping) for message in messages):
         raise BadInput('messages are a list of objects {"role": ..., "content": ...}, and this row has something else')
     segments: list[Segment] = [Text([BOS], False)]
     replies = [index for index, message in enumerate(messages) if message.get("role") == "assistant"]

@@ -1,5 +1,6 @@
 """Replies as text to prompts as segments, in batches that compile once for each width."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import jax
@@ -11,8 +12,8 @@ from base_model.checkpoint import LanguageModel, structure_of
 from base_model.interleave import Example, require_fits
 from base_model.sampling import SamplingConfig, Vocabulary, sample
 
-# Prompts are padded to a multiple of this, so that a run compiles a handful of widths and not one for each length.
-WIDTH = 32
+# Prompts are padded to this width or to a doubling of it, so that a run compiles one or two widths.
+WIDTH = 64
 
 
 def vocabulary_of(model: LanguageModel) -> Vocabulary:
@@ -49,7 +50,7 @@ def generate(
     """
     structure, vocabulary = structure_of(model.config, model.tokenizer), vocabulary_of(model)
     room = model.config.max_context - config.max_new_tokens
-    width = lambda index: -(-len(prompts[index]) // WIDTH) * WIDTH  # noqa: E731
+    width = lambda index: WIDTH * 2 ** max(0, math.ceil(math.log2(len(prompts[index]) / WIDTH)))  # noqa: E731
     kind = lambda index: (width(index), len(prompts[index].images))  # noqa: E731
     order = sorted(range(len(prompts)), key=kind)
     replies: list[list[str]] = [[] for _ in prompts]

@@ -82,6 +82,19 @@ def _place(kind: str, soft_tokens: int, tokenizer: Tokenizer) -> list[int]:
     return [begin, *[tokenizer.control(f"<{kind}_soft_token>")] * soft_tokens, end]
 
 
+def truncate(example: Example, length: int, tokenizer: Tokenizer) -> Example:
+    """The first `length` tokens, if no picture reaches beyond them.
+
+    Raises:
+        BadInput: when a picture would be cut or lost.
+    """
+    if len(example) <= length:
+        return example
+    if (example.tokens[length:] == tokenizer.image_token).any():
+        raise BadInput(f"cutting a row of {len(example)} tokens to {length} would cut a picture; raise max_length")
+    return Example(tokens=example.tokens[:length], learn=example.learn[:length], images=example.images)
+
+
 def require_fits(example: Example, length: int, option: str) -> Example:
     """Returns the example, or says which option would make room for it.
 

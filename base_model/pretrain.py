@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +39,6 @@ class PretrainConfig(TrainingConfig):
 
     Attributes:
         max_length: tokens of a packed row; longer text is cut into pieces.
-        matmul_dtype: bfloat16 or float32, the operands of matrix products.
         augment: shift and mirror pictures.
         vision_warmup_steps: steps in which the picture encoder alone learns to guess answers from pictures, before the
             decoder, which would otherwise learn to ignore it.
@@ -49,7 +48,7 @@ class PretrainConfig(TrainingConfig):
     weight_decay: float = 0.05
     lr_scheduler_type: str = "warmup_stable_decay"
     max_length: int = 128
-    matmul_dtype: str = "bfloat16"
+    matmul_dtype: Literal["float32", "bfloat16"] = "bfloat16"
     augment: bool = True
     vision_warmup_steps: int = 600
 

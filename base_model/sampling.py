@@ -80,22 +80,57 @@ def keep_top_k(logits: Float[Array, "B V"], k: int) -> Float[Array, "B V"]:
     return jnp.where(logits >= jax.lax.top_k(logits, min(k, logits.shape[-1]))[0][:, -1:], logits, MASKED)
 
 
-def keep_top_p(logits: Float[Array, "B V"], p: float) -> Float[Array, "B V"]:
-    """Masks all but the smallest set of most likely tokens whose probability reaches p.
+def draw(logits: Float[Array, "B V"], keys: Key[Array, " B"]) -> Int[Array, " B"]:
+    """Draws one id a row from softmax(logits) by inverting its distribution function.
 
-    The set is found by bisecting for its least probability, 30 masked sums instead of a sort of the vocabulary.
+    One random number a row instead of the vocabulary's worth that the Gumbel trick takes: the number picks a block of 128
+    ids by the blocks' masses, then an id in the block. Masked ids have mass 0 and are never drawn.
+    """
+    rows, size = logits.shape
+    weights = jnp.exp(logits - logits.max(-1, keepdims=True))
+    blocks = jnp.pad(weights, ((0, 0), (0, -size % 128))).reshape(rows, -1, 128)
+    uniform = jax.vmap(jax.random.uniform)(keys)
+    block, rest = _invert(blocks.sum(-1), uniform)
+    inside = jnp.take_along_axis(blocks, block[:, None, None], 1)[:, 0]
+    return (128 * block + _invert(inside, rest)[0]).astype(jnp.int32)
+
+
+def draw_top_p(logits: Float[Array, "B V"], keys: Key[Array, " B"], p: float) -> Int[Array, " B"]:
+    """Draws one id a row from the smallest set of most likely ids whose probability reaches p, by rejection.
+
+    A draw from the whole distribution is outside that set with probability at most 1 - p, and whether it is takes one
+    masked sum, where finding the set itself would take a sort of the vocabulary. Rejected rows draw again.
     """
     probabilities = jax.nn.softmax(logits, -1)
 
-    def halve(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
-        low, high = bounds  # the tokens at or above `low` have enough probability, those at or above `high` too little
-        middle = (low + high) / 2
-        enough = jnp.where(probabilities >= middle[:, None], probabilities, 0).sum(-1) >= p
-        return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
+    def attempt(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        number, ids, accepted = carry
+        again = draw(logits, jax.vmap(jax.random.fold_in, (0, None))(keys, number))
+        ids = jnp.where(accepted, ids, again)
+        return number + 1, ids, accepted | in_nucleus(probabilities, ids, p)
 
-    rows = logits.shape[0]
-    low, _ = jax.lax.fori_loop(0, 30, halve, (jnp.zeros(rows), jnp.ones(rows) * 1.0001))
-    return jnp.where(probabilities >= low[:, None], logits, MASKED)
+    # The most likely id is always in the set: it stands in for a draw that would otherwise go on for ever (logits of NaN).
+    start = jnp.int32(0), logits.argmax(-1).astype(jnp.int32), jnp.zeros(logits.shape[0], bool)
+    _, ids, accepted = jax.lax.while_loop(lambda carry: (carry[0] < 1000) & ~carry[2].all(), attempt, start)
+    return jnp.where(accepted, ids, start[1])
+
+
+def in_nucleus(probabilities: Float[Array, "B V"], ids: Int[Array, " B"], p: float) -> Bool[Array, " B"]:
+    """Whether the more likely ids together stay below p, so that the smallest set that reaches p has this one in it."""
+    own = jnp.take_along_axis(probabilities, ids[:, None], -1)
+    return jnp.where(probabilities > own, probabilities, 0).sum(-1) < p
+
+
+def _invert(mass: Float[Array, "B N"], uniform: Float[Array, " B"]) -> tuple[Int[Array, " B"], Float[Array, " B"]]:
+    """The index at which the cumulated mass passes `uniform` of the whole, and how far into its own mass that is."""
+    # A cumulated sum is rounded differently at every place and may grow where there is no mass: such places are left out.
+    total = jnp.where(mass > 0, jnp.cumsum(mass, -1), 0)
+    # Kept below the end, where rounding could step past the last index that has any mass.
+    target = jnp.minimum(uniform, 1 - 1e-6) * total.max(-1)
+    index = (total > target[:, None]).argmax(-1)
+    own = jnp.take_along_axis(mass, index[:, None], 1)[:, 0]
+    before = jnp.take_along_axis(total, index[:, None], 1)[:, 0] - own
+    return index, jnp.clip((target - before) / own, 0, 1)
 
 
 def choose(logits: Float[Array, "B V"], keys: Key[Array, " B"], config: SamplingConfig) -> Int[Array, " B"]:
@@ -104,9 +139,7 @@ def choose(logits: Float[Array, "B V"], keys: Key[Array, " B"], config: Sampling
         return logits.argmax(-1).astype(jnp.int32)
     if config.top_k:
         logits = keep_top_k(logits, config.top_k)
-    if config.top_p < 1:
-        logits = keep_top_p(logits, config.top_p)
-    return jax.vmap(jax.random.categorical)(keys, logits).astype(jnp.int32)
+    return draw_top_p(logits, keys, config.top_p) if config.top_p < 1 else draw(logits, keys)
 
 
 @partial(jax.jit, static_argnames=("structure", "vocabulary", "config", "copies"))

@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import sentencepiece
@@ -126,6 +126,6 @@ class Tokenizer:
             raise BadInput(f"a text holds half a surrogate pair at character {error.start}: {text[:40]!a}") from error
         return self._pieces.encode(text)
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; control tokens leave no trace."""
         return self._pieces.decode([int(i) for i in ids])

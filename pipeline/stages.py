@@ -137,7 +137,8 @@ class Pipeline:
         path = self.checkpoint("reward")
         model, policy = checkpoint.load(path, kind="scalar"), checkpoint.load(self.checkpoint("sft"))
         rows = [row for row in read_rows(self.data().preferences_held_out) if row.values.get("source") == "toxicity"]
-        pairs = preference_pairs(rows, model, max_length=self.config.reward.max_length)
+        options = self.config.reward
+        pairs = preference_pairs(rows, model, max_length=options.max_length, on_bad_row=options.on_bad_row)
         sft_gate = self.folder.stage("sft").gate
         return reward_gate(
             lambda: reward_evidence(
@@ -155,8 +156,11 @@ class Pipeline:
         path, data = self.checkpoint(stage), self.data()
         if stage == "reward":
             model = checkpoint.load(path, kind="scalar")
-            rows = read_rows(data.preferences_held_out)
-            figures = evaluate_pairs(model, preference_pairs(rows, model, max_length=self.config.reward.max_length))
+            options = self.config.reward
+            pairs = preference_pairs(
+                read_rows(data.preferences_held_out), model, max_length=options.max_length, on_bad_row=options.on_bad_row
+            )
+            figures = evaluate_pairs(model, pairs, seed=options.seed)
         else:
             figures = SFTTrainer(path, self.config.sft, data.sft_held_out, data.sft_held_out).evaluate()
         write_json(self.folder.stage(stage).evaluation, figures)

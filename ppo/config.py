@@ -41,7 +41,6 @@ class PPOConfig(TrainingConfig):
         missing_eos_penalty: subtracted from the score of a reply that did not end; if missing_eos_score is not used.
         missing_eos_score: score of every reply that did not end, whatever it says; NaN to use the penalty instead.
         target_kl: stop a rollout's passes when the approximate KL to the rollout's policy passes it; 0 for never.
-        matmul_dtype: bfloat16 or float32, the operands of matrix products.
         on_bad_row: stop, or skip (counted and reported).
     """
 
@@ -78,7 +77,6 @@ class PPOConfig(TrainingConfig):
     missing_eos_penalty: float = 1.0
     missing_eos_score: float = -1.0
     target_kl: float = 0.0
-    matmul_dtype: str = "float32"
     on_bad_row: str = "stop"
 
     def __post_init__(self) -> None:
@@ -96,5 +94,3 @@ class PPOConfig(TrainingConfig):
                 raise BadInput(f"{name} lies between 0 and 1, not {getattr(self, name)}")
         if self.dual_clip and self.dual_clip <= 1:
             raise BadInput(f"dual_clip must be above 1, or 0 for none, not {self.dual_clip}")
-        if self.matmul_dtype not in ("float32", "bfloat16"):
-            raise BadInput(f"matmul_dtype is float32 or bfloat16, not {self.matmul_dtype!r}")

@@ -79,9 +79,8 @@ class PPOTrainer:
         if args.max_prompt_length + args.response_length > self.model.config.max_context:
             raise BadInput(f"max_prompt_length + response_length is {args.max_prompt_length + args.response_length}, and "
                            f"the model's context is {self.model.config.max_context}")
-        dtype = jnp.dtype(args.matmul_dtype)
         self._models = Models(
-            structure_of(self.model.config, self.model.tokenizer, dtype=dtype), vocabulary_of(self.model)
+            structure_of(self.model.config, self.model.tokenizer, dtype=args.matmul_dtype), vocabulary_of(self.model)
         )
         # One width and one number of pictures for all rollouts: every further shape would compile everything again.
         longest = max(len(prompt) for prompt in self._prompts)

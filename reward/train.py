@@ -108,7 +108,7 @@ class RewardTrainer:
         state = minimise(
             partial(
                 pair_loss,
-                structure_of(config, self.model.tokenizer),
+                structure_of(config, self.model.tokenizer, dtype=args.matmul_dtype),
                 centring=args.center_rewards_coefficient,
                 label_smoothing=args.label_smoothing,
             ),

@@ -10,7 +10,7 @@ class SFTConfig(TrainingConfig):
     """Options of supervised fine-tuning, beside those of every trainer.
 
     Attributes:
-        max_length: tokens of a row; a longer example is a bad row.
+        max_length: tokens of a row; longer text is cut off, a picture never.
         packing: several examples share a row, without seeing each other.
         assistant_only_loss: learn the assistant's tokens only.
         on_bad_row: stop, or skip (counted and reported).

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from base_model.chat import messages_to_segments, reply_messages
 from base_model.checkpoint import LanguageModel
-from base_model.interleave import Example, interleave, require_fits
+from base_model.interleave import Example, interleave, truncate
 from sft.config import SFTConfig
 from training.dataset import Row, convert_rows
 from training.errors import BadInput
@@ -16,8 +16,11 @@ def sft_examples(rows: Sequence[Row], model: LanguageModel, config: SFTConfig) -
     The loss stands on the assistant's tokens and their ends of turn (on every token without assistant_only_loss); of a
     prompt / completion row only the completion is learned.
 
+    Text beyond max_length is cut off; a picture never is.
+
     Raises:
-        BadInput: with the place of the first row that has neither form or does not fit in max_length.
+        BadInput: with the place of the first row that has neither form, whose picture would be cut, or that has nothing to
+            learn.
     """
 
     def convert(row: Row) -> Example:
@@ -30,9 +33,9 @@ def sft_examples(rows: Sequence[Row], model: LanguageModel, config: SFTConfig) -
         else:
             raise BadInput(f"a row needs `messages`, or `prompt` and `completion`; this one has {', '.join(values) or 'nothing'}")
         segments = messages_to_segments(messages, model.tokenizer, folder=row.folder, loss_on=loss_on)
-        example = require_fits(interleave(segments, model.tokenizer, model.config), config.max_length, "max_length")
+        example = truncate(interleave(segments, model.tokenizer, model.config), config.max_length, model.tokenizer)
         if not example.learn.any():
-            raise BadInput("a row has no assistant message to learn from")
+            raise BadInput("a row has no assistant message to learn from within max_length")
         return example
 
     return convert_rows(rows, convert, on_bad_row=config.on_bad_row)

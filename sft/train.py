@@ -46,7 +46,8 @@ class SFTTrainer:
         rows = lambda data: read_rows(data) if isinstance(data, (str, Path)) else data  # noqa: E731
         self._examples = sft_examples(rows(train_dataset), self.model, args)
         self._held_out = sft_examples(rows(eval_dataset), self.model, args) if eval_dataset is not None else []
-        self._module = nnx.eval_shape(lambda: build(self.model.config, self.model.tokenizer))
+        dtype = args.matmul_dtype
+        self._module = nnx.eval_shape(lambda: build(self.model.config, self.model.tokenizer, dtype=dtype))
         self._structure = split(self._module)[0]
 
     def train(self) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """What every trainer can be told; field names are those of TRL and transformers where the meaning is the same."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from training.errors import BadInput
 
@@ -32,6 +33,7 @@ class TrainingConfig:
         save_total_limit: training states kept.
         data_parallel: mesh size of pure data parallelism.
         tensor_parallel: mesh size of tensor parallelism; all other devices shard the parameters.
+        matmul_dtype: float32 or bfloat16, the operands of matrix products; sums and parameters are float32 either way.
     """
 
     output_dir: str = "runs/model"
@@ -54,6 +56,7 @@ class TrainingConfig:
     save_total_limit: int = 1
     data_parallel: int = 1
     tensor_parallel: int = 1
+    matmul_dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         """Checks ranges that would otherwise fail late or silently.
@@ -75,6 +78,8 @@ class TrainingConfig:
         for name in ("adam_beta1", "adam_beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise BadInput(f"{name} must be at least 0 and below 1, not {getattr(self, name)}")
+        if self.matmul_dtype not in ("float32", "bfloat16"):
+            raise BadInput(f"matmul_dtype is float32 or bfloat16, not {self.matmul_dtype!r}")
         for name in ("warmup_ratio", "decay_ratio"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BadInput(f"{name} is a share between 0 and 1, not {getattr(self, name)}")

@@ -17,10 +17,16 @@ class Quickstart(Run):
     gate: str = "quickstart"
     reward_gate: str = "quickstart"
     sft: SFTConfig = field(
-        default_factory=lambda: SFTConfig(max_steps=60, learning_rate=3e-4, per_device_train_batch_size=16)
+        default_factory=lambda: SFTConfig(
+            max_steps=60, learning_rate=3e-4, max_length=128, per_device_train_batch_size=24, on_bad_row="skip",
+            matmul_dtype="bfloat16",
+        )
     )
     reward: RewardConfig = field(
-        default_factory=lambda: RewardConfig(max_steps=120, learning_rate=4e-4, per_device_train_batch_size=16)
+        default_factory=lambda: RewardConfig(
+            max_steps=120, learning_rate=4e-4, max_length=256, per_device_train_batch_size=12, on_bad_row="skip",
+            matmul_dtype="bfloat16",
+        )
     )
     ppo: PPOConfig = field(
         default_factory=lambda: PPOConfig(
