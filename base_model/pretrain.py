@@ -10,14 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from base_model import checkpoint
-from base_model.batch import pack
+from base_model.batch import Batch, pack
 from base_model.chat import messages_to_segments, parts
-from base_model.checkpoint import LanguageModel, build, split
+from base_model.checkpoint import LanguageModel, build, logical_axes, split, structure_of
 from base_model.config import ModelConfig
 from base_model.interleave import Example, digest, interleave, require_fits
 from base_model.likelihood import cross_entropy, held_out
@@ -26,11 +24,8 @@ from base_model.vision_warmup import warm_up
 from training.checkpoint import latest_step
 from training.config import TrainingConfig
 from training.dataset import Row, convert_rows, read_rows
-from training.loop import fit
-from training.minimise import identity_of
-from training.optimizer import make_optimizer, make_schedule
+from training.minimise import minimise
 from training.packing import PackedStream
-from training.step import TrainState, update
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +69,13 @@ def pretraining_examples(
     return [example for examples in convert_rows(rows, convert) for example in examples]
 
 
+def train_tokenizer(data: Path, *, vocab_size: int) -> Tokenizer:
+    """A tokenizer trained on all that is said in the conversations of a data set."""
+    said = (part for row in read_rows(data) for message in row.values["messages"] for part in parts(message["content"]))
+    texts = [part["text"] for part in said if part["type"] == "text"]
+    return Tokenizer.train([text for text in texts if text], vocab_size=vocab_size)
+
+
 def augment(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Shifts each picture by up to eight pixels, its background following, and mirrors half of them."""
     shifted = np.empty_like(images)
@@ -90,49 +92,39 @@ def pretrain(
     *,
     data: Path,
     held_out_data: Path,
-    folder: Path,
 ) -> LanguageModel:
-    """Trains a model from fresh parameters and writes it to `folder`/checkpoint as safetensors.
+    """Trains a model from fresh parameters and writes it to output_dir/checkpoint as safetensors.
 
     Returns:
         The trained model.
     """
-    rows, held_out_rows = read_rows(data), read_rows(held_out_data)
+    rows, held_out_rows, folder = read_rows(data), read_rows(held_out_data), Path(config.output_dir)
     examples = pretraining_examples(rows, tokenizer, model_config, max_length=config.max_length)
     stream = PackedStream([len(example) for example in examples], config.max_length, seed=config.seed)
     pictures = lambda rows: max(sum(len(examples[i].images) for i in row) for row in rows)  # noqa: E731
     # Another epoch often packs one more picture into a row than the first does.
     slots = pictures(stream.rows(0, stream.rows_per_epoch)) + 1
-    batch_size = config.per_device_train_batch_size * config.gradient_accumulation_steps
-    total = config.total_steps(stream.rows_per_epoch, batch_size)
-
-    module = build(model_config, tokenizer, seed=config.seed, dtype=jnp.dtype(config.matmul_dtype))
+    module = build(model_config, tokenizer, seed=config.seed, dtype=config.matmul_dtype)
     structure, params = split(module)
-    optimizer = make_optimizer(config, make_schedule(config, total))
-    identity = identity_of(config, model_config.to_json(), tokenizer.digest, digest(examples))
     # A run that was stopped before its first state was saved starts over, and so with the same encoder.
     if latest_step(folder / "state") is None:
         params = warm_up(structure, params, rows, model_config, steps=config.vision_warmup_steps, seed=config.seed)
-    step = jax.jit(
-        partial(update, loss=partial(cross_entropy, structure), optimizer=optimizer,
-                micro_batches=config.gradient_accumulation_steps),
-        donate_argnums=0,
-    )  # fmt: skip
 
-    def train_step(state: TrainState, index: int) -> tuple[TrainState, Any]:
-        packed = [[examples[i] for i in row] for row in stream.rows(index * batch_size, batch_size)]
+    def batch_at(step: int, rows: int) -> Batch:
+        packed = [[examples[i] for i in row] for row in stream.rows(step * rows, rows)]
         # A row with still more pictures is rare: it gets a wider batch, compiled for itself, instead of an error.
         batch = pack(packed, config.max_length, model_config, images=max(slots, pictures(packed)))
         if config.augment:
-            batch = batch._replace(images=augment(batch.images, np.random.default_rng((config.seed, 1, index))))
-        return step(state, batch)
+            batch = batch._replace(images=augment(batch.images, np.random.default_rng((config.seed, 1, step))))
+        return batch
 
     figures = HeldOutFigures(held_out_rows, tokenizer, model_config, max_length=config.max_length)
-    evaluate_structure = split(build(model_config, tokenizer))[0]
-    state = TrainState(jnp.int32(0), params, optimizer.init(params), {})
-    state = fit(
-        state, train_step, total_steps=total, config=config, folder=folder, label="pretraining", identity=identity,
-        evaluate=lambda state: figures(evaluate_structure, state.params),
+    evaluate_structure = structure_of(model_config, tokenizer)
+    state = minimise(
+        partial(cross_entropy, structure), params, logical_axes(module), batch_at=batch_at,
+        examples=stream.rows_per_epoch, config=config, label="pretraining",
+        identity=(model_config.to_json(), tokenizer.digest, digest(examples)),
+        evaluate=lambda params: figures(evaluate_structure, params),
     )  # fmt: skip
     model = LanguageModel(config=model_config, tokenizer=tokenizer, params=state.params, statistics={})
     if not (folder / "checkpoint").exists():

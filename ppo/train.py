@@ -25,7 +25,7 @@ from ppo.prompts import prompt_examples
 from ppo.rollout import Models, ScoreStatistics, assess, join, reward_scores
 from ppo.update import ppo_loss
 from reward.model import scalar_logical_axes
-from training.checkpoint import content_digest
+from training.checkpoint import content_digest, latest_step
 from training.dataset import Row, batch_indices, read_rows
 from training.errors import BadInput
 from training.loop import fit
@@ -128,10 +128,9 @@ class PPOTrainer:
         def rollout_and_update(state: TrainState, index: int) -> tuple[TrainState, Mapping[str, Any]]:
             prompts, numbers = rollout_prompts(index)
             samples = draw(state.params["policy"], prompts, numbers, stream=0)
-            controller, statistics = state.extra["kl_controller"], state.extra["score_statistics"]
             rollout, metrics = assess(
                 self._models, state.params["policy"], state.params["critic"], reference, reward_model, prompts, samples,
-                statistics, controller.coefficient, config=args,
+                state.extra["score_statistics"], state.extra["kl_controller"].coefficient, config=args,
             )  # fmt: skip
             updates: list[Mapping[str, Any]] = []
             for epoch in range(args.num_ppo_epochs):
@@ -143,14 +142,14 @@ class PPOTrainer:
                 if args.target_kl and float(updates[-1]["approx_kl_k3"]) > args.target_kl:
                     break
             controller = update_kl_controller(
-                controller, metrics["kl"], episodes=episodes, target=args.kl_target or 1.0,
+                state.extra["kl_controller"], metrics["kl"], episodes=episodes, target=args.kl_target or 1.0,
                 horizon=args.kl_horizon if args.kl_target else None,
             )  # fmt: skip
-            state = state._replace(extra={"kl_controller": controller, "score_statistics": statistics})
+            state = state._replace(extra={**state.extra, "kl_controller": controller})
             return state, {**metrics, **_mean_of(updates), **{f"first_{k}": updates[0][k] for k in _FIRST}}
 
         unit = ScoreStatistics(jnp.float32(0), jnp.float32(1))
-        fresh = not (Path(args.output_dir) / "state").exists()
+        fresh = latest_step(Path(args.output_dir) / "state") is None
         extra = {
             "kl_controller": KLControllerState(jnp.float32(args.kl_coef)),
             "score_statistics": reference_statistics() if args.normalize_scores and fresh else unit,

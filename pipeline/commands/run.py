@@ -21,10 +21,7 @@ class Run(RunConfig):
 
 def run(config: Run) -> None:
     """Runs the stages, draws the page, and prints what came of it."""
-    try:
-        from pipeline.report import draw_report
-    except ImportError:
-        draw_report = print
+    from pipeline.report import draw_report
     from pipeline.session import open_run
     from pipeline.summary import print_summary, summarise
 

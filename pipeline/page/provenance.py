@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from pipeline.marks import Table
-from pipeline.page.record import RunRecord
+from pipeline.page.record import TITLES, RunRecord
 
 
 class Command(NamedTuple):
@@ -84,16 +84,16 @@ def _digests(record: RunRecord) -> Table | None:
 
 def _commands(record: RunRecord) -> tuple[Command, ...]:
     folder = f"runs/{record.name}"
-    passed = [stage.name for stage in record.stages if stage.verdict is not None]
+    judged = [stage.name for stage in record.stages if stage.verdict is not None]
     again = Command("theodolite quickstart", "runs the whole pipeline again")
     if record.name != "quickstart":
         again = Command(_quoted("theodolite", "run", f"{folder}/run.yaml"), "runs the pipeline with the same options")
     checks = [
         Command(
             _quoted("theodolite", "safety", "verify", f"checkpoint={folder}/{name}/checkpoint"),
-            f"checks that the verdict on {name} is about exactly the checkpoint's bytes",
+            f"checks that the verdict on {TITLES[name]} is about exactly the checkpoint's bytes",
         )
-        for name in passed[-1:]
+        for name in judged[-1:]
     ]
     return (again, *checks, Command(_quoted("theodolite", "report", folder), "draws this page again"))
 

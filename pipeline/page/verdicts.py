@@ -71,10 +71,15 @@ class Link(NamedTuple):
 def headline(record: RunRecord) -> str:
     """One sentence on the whole run."""
     judged = [stage for stage in record.stages if stage.verdict is not None]
-    stopped = [stage for stage in judged if stage.verdict is not None and not stage.verdict.passed]
-    if stopped:
-        names = _enumerated([stage.title for stage in stopped])
-        return f"The run did not pass: the gate of {names} did not let {'it' if len(stopped) == 1 else 'them'} through."
+    failed, doubtful = (
+        [stage.title for stage in judged if stage.verdict is not None and stage.verdict.outcome == outcome]
+        for outcome in ("fail", "inconclusive")
+    )
+    if failed or doubtful:
+        parts = [f"{_enumerated(failed)} failed"] if failed else []
+        parts += [f"the gate of {_enumerated(doubtful)} could not decide"] if doubtful else []
+        sentence = "; ".join(parts)
+        return f"{sentence[0].upper()}{sentence[1:]}."
     if len(judged) == len(record.stages):
         return "Every stage passed its gate."
     if not judged:

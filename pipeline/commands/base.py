@@ -1,0 +1,184 @@
+"""`theodolite base`: tokenizer, pretraining, and a look at a model."""
+
+from dataclasses import dataclass, field
+
+from base_model.pretrain import PretrainConfig
+from pipeline.config import PACKAGED, shipped_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseTokenizer:
+    """Trains a SentencePiece tokenizer on the text of conversations.
+
+    Attributes:
+        data: rows with `messages`, or "packaged" for the pretraining data that comes inside pip packages.
+        out: folder that gets tokenizer.model, and data/ when it is packaged.
+        vocab_size: number of ids, control tokens among them.
+    """
+
+    data: str = PACKAGED
+    out: str = "runs/base"
+    vocab_size: int = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class BasePretrain:
+    """Pretrains the tiny multimodal decoder from scratch; a stopped run goes on where it was.
+
+    Attributes:
+        data: rows with `messages`, or "packaged".
+        held_out: rows to measure on, or "packaged".
+        tokenizer: a tokenizer.model; "" trains one on the data first.
+        out: folder that gets tokenizer.model, metrics, states and the checkpoint.
+        pretrain: options of the training; its output_dir follows from `out`.
+    """
+
+    data: str = PACKAGED
+    held_out: str = PACKAGED
+    tokenizer: str = ""
+    out: str = "runs/base"
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseGenerate:
+    """Lets a checkpoint answer a prompt.
+
+    Attributes:
+        prompt: the user's turn.
+        image: a picture in front of it, or "".
+        checkpoint: folder of the model; "shipped" is the tiny base model.
+        max_new_tokens: length of a reply.
+        temperature: 0 takes the most likely token.
+        top_p: only the most likely tokens that together have this probability.
+        copies: how many replies.
+        seed: of the replies.
+    """
+
+    prompt: str
+    image: str = ""
+    checkpoint: str = "shipped"
+    max_new_tokens: int = 40
+    temperature: float = 0.8
+    top_p: float = 0.95
+    copies: int = 1
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseInfo:
+    """Sizes, layers and digest of a checkpoint.
+
+    Attributes:
+        checkpoint: folder of the model; "shipped" is the tiny base model.
+    """
+
+    checkpoint: str = "shipped"
+
+
+def _folder(name: str):
+    from pathlib import Path
+
+    return shipped_model() if name == "shipped" else Path(name)
+
+
+def _packaged_data(out, config: "BaseTokenizer | BasePretrain") -> dict:
+    """Paths of the data; packaged files are written below `out`/data when one is wanted."""
+    from pathlib import Path
+
+    from pipeline.packaged_data import write_packaged_data
+
+    wanted = {"data": (config.data, "pretrain.jsonl")}
+    if isinstance(config, BasePretrain):
+        wanted["held_out"] = (config.held_out, "pretrain_heldout.jsonl")
+    if PACKAGED in (value for value, _ in wanted.values()):
+        write_packaged_data(out / "data")
+    return {name: out / "data" / file if value == PACKAGED else Path(value) for name, (value, file) in wanted.items()}
+
+
+def tokenizer(config: BaseTokenizer) -> None:
+    """Trains a tokenizer and writes it."""
+    from base_model.pretrain import train_tokenizer
+    from pipeline.run_folder import RunFolder
+
+    folder = RunFolder.create(config.out)
+    with folder.locked():
+        data = _packaged_data(folder.path, config)["data"]
+        trained = train_tokenizer(data, vocab_size=config.vocab_size)
+        (folder.path / "tokenizer.model").write_bytes(trained.model)
+    print(f"{trained.vocab_size} ids: {folder.path / 'tokenizer.model'}")
+
+
+def pretrain(config: BasePretrain) -> None:
+    """Pretrains and writes the model."""
+    from dataclasses import replace
+    from pathlib import Path
+
+    from base_model.config import tiny
+    from base_model.pretrain import pretrain as run
+    from base_model.pretrain import train_tokenizer
+    from base_model.tokenizer import Tokenizer
+    from pipeline.run_folder import RunFolder
+
+    folder = RunFolder.create(config.out)
+    with folder.locked():
+        paths = _packaged_data(folder.path, config)
+        vocabulary = Path(config.tokenizer or folder.path / "tokenizer.model")
+        if not config.tokenizer and not vocabulary.exists():
+            vocabulary.write_bytes(train_tokenizer(paths["data"], vocab_size=4096).model)
+        pieces = Tokenizer.load(vocabulary)
+        options = replace(config.pretrain, output_dir=str(folder.path))
+        run(options, tiny(pieces.vocab_size), pieces, data=paths["data"], held_out_data=paths["held_out"])
+    print(f"Model: {folder.path / 'checkpoint'}")
+
+
+def generate(config: BaseGenerate) -> None:
+    """Prints the replies."""
+    from pathlib import Path
+
+    from base_model import checkpoint
+    from base_model.chat import messages_to_segments
+    from base_model.generate import generate as draw
+    from base_model.interleave import interleave
+    from base_model.sampling import SamplingConfig
+
+    model = checkpoint.load(_folder(config.checkpoint))
+    content: list[dict[str, str]] = [{"type": "text", "text": config.prompt}]
+    folder = Path()
+    if config.image:
+        picture = Path(config.image)
+        content, folder = [{"type": "image", "image": picture.name}, *content], picture.parent
+    messages = [{"role": "user", "content": content}]
+    segments = messages_to_segments(messages, model.tokenizer, folder=folder, ending="reply")
+    options = SamplingConfig(
+        max_new_tokens=config.max_new_tokens, temperature=config.temperature, top_p=config.top_p
+    )
+    prompt = interleave(segments, model.tokenizer, model.config)
+    for reply in draw(model, [prompt], options, copies=config.copies, seed=config.seed)[0]:
+        print(reply)
+
+
+def info(config: BaseInfo) -> None:
+    """Prints what a checkpoint is."""
+    import jax
+
+    from base_model import checkpoint
+    from base_model.config import read_config
+    from training.digest import folder_digest
+
+    folder = _folder(config.checkpoint)
+    kind = read_config(folder / "config.json").get("kind", "decoder")
+    model = checkpoint.load(folder, kind=kind)
+    count = lambda params: sum(leaf.size for leaf in jax.tree.leaves(params))  # noqa: E731
+    shape = model.config
+    print(f"{folder}\n  kind        {kind}\n  parameters  {count(model.params):,}")
+    trunk = model.params["trunk"] if kind == "scalar" else model.params
+    for part in sorted(trunk):
+        print(f"    {part:10s} {count(trunk[part]):,}")
+    print(f"  width {shape.embed_dim}, vocabulary {shape.vocab_size}, context {shape.max_context}")
+    for number, layer in enumerate(shape.layers):
+        window = f"window {layer.window}" if layer.window else "global"
+        print(f"  layer {number}: {layer.heads}/{layer.kv_heads} heads of {layer.head_dim}, {window}, MLP {layer.mlp_dim}")
+    if shape.vision:
+        print(f"  pictures {shape.vision.image_size} px -> {shape.vision.soft_tokens} soft tokens")
+    print(f"  fingerprint {model.fingerprint}\n  digest      {folder_digest(folder)}")
