@@ -85,7 +85,9 @@ def score_index(mask: Bool[Array, "B T"], *, score_position: ScorePosition = "la
     raise ValueError(f"score_position must be 'last' or 'after_last', got {score_position!r}")
 
 
-def normalise_scores(scores: Float[Array, "B"], *, mean: float, std: float | None = None) -> Float[Array, "B"]:
+def normalise_scores(
+    scores: Float[Array, "B"], *, mean: Float[Array, ""] | float, std: Float[Array, ""] | float | None = None
+) -> Float[Array, "B"]:
     """(score - mean) / std, with the statistics of the reward model on reference responses.
 
     A reward model is trained on differences and has an arbitrary offset; left in, it shifts every value target, and the
@@ -100,9 +102,9 @@ def normalise_scores(scores: Float[Array, "B"], *, mean: float, std: float | Non
       Normalised scores in float32 or wider.
 
     Raises:
-      ValueError: std is not positive.
+      ValueError: std is a number that is not positive (an array is the caller's to keep positive).
     """
-    if std is not None and std <= 0:
+    if isinstance(std, (int, float)) and std <= 0:
         raise ValueError(f"std must be positive, got {std}; pass None to leave the scale of the scores")
     centred = upcast(scores) - mean
     return centred if std is None else centred / std

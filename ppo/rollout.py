@@ -129,7 +129,7 @@ def assess(
     raw_scores = reward_scores(models, reward_model, sequences)
 
     has_eos = (mask & (samples.tokens == models.vocabulary.end_of_turn)).any(1)
-    scores = normalise_scores(raw_scores, mean=statistics.mean) / statistics.std
+    scores = normalise_scores(raw_scores, mean=statistics.mean, std=statistics.std)
     if np.isnan(config.missing_eos_score):
         scores = penalise_missing_eos(scores, has_eos, penalty=config.missing_eos_penalty)
     else:

@@ -4,7 +4,6 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
 
 from tensorboardX import SummaryWriter
 
@@ -29,7 +28,7 @@ class MetricsWriter:
         for name, value in metrics.items():
             self._events.add_scalar(name, float(value), step)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "MetricsWriter":
         """Itself."""
         return self
 

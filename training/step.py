@@ -78,5 +78,5 @@ def update(
     gradients, totals = accumulate(loss, state.params, batch, micro_batches=micro_batches)
     updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
     params = optax.apply_updates(state.params, updates)
-    metrics = means(totals) | {"grad_norm": optax.global_norm(gradients)}
+    metrics = means(totals) | {"grad_norm": optax.tree.norm(gradients)}
     return TrainState(state.step + 1, params, optimizer_state, state.extra), metrics
