@@ -1,7 +1,7 @@
 """Options of PPO; field names are TRL's wherever the meaning is the same."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from training.config import TrainingConfig
 from training.errors import BadInput
@@ -38,8 +38,8 @@ class PPOConfig(TrainingConfig):
         normalize_scores: subtract the mean and divide by the standard deviation of the reward model on the reference's
             replies, measured before the first step.
         score_clip: scores are held within plus and minus this; 0 for no limit.
-        missing_eos_penalty: subtracted from the score of a reply that did not end; if missing_eos_score is not used.
-        missing_eos_score: score of every reply that did not end, whatever it says; NaN to use the penalty instead.
+        missing_eos_score: score of every reply that did not end, whatever it says; null for none.
+        missing_eos_penalty: subtracted from the score of such a reply instead; needs missing_eos_score=null.
         target_kl: stop a rollout's passes when the approximate KL to the rollout's policy passes it; 0 for never.
         on_bad_row: stop, or skip (counted and reported).
     """
@@ -74,8 +74,8 @@ class PPOConfig(TrainingConfig):
     ] = "token_mean"
     normalize_scores: bool = True
     score_clip: float = 5.0
-    missing_eos_penalty: float = 1.0
-    missing_eos_score: float = -1.0
+    missing_eos_score: float | None = -1.0
+    missing_eos_penalty: float | None = None
     target_kl: float = 0.0
     on_bad_row: str = "stop"
 
@@ -92,5 +92,17 @@ class PPOConfig(TrainingConfig):
         for name in ("gamma", "lam"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BadInput(f"{name} lies between 0 and 1, not {getattr(self, name)}")
-        if self.dual_clip and self.dual_clip <= 1:
+        for name in ("kl_estimator", "loss_aggregation"):
+            known = get_args(PPOConfig.__annotations__[name])
+            if getattr(self, name) not in known:
+                raise BadInput(f"{name} is one of {', '.join(known)}, not {getattr(self, name)!r}")
+        if self.missing_eos_penalty is not None:
+            if self.missing_eos_score is not None:
+                raise BadInput("a reply without an end gets missing_eos_score or pays missing_eos_penalty, not both: "
+                               "set missing_eos_score to null to use the penalty")
+            self.require_positive("missing_eos_penalty")
+        if self.num_train_epochs != 1 or self.eval_steps:
+            raise BadInput("PPO counts replies and evaluates nothing in between: give total_episodes (or max_steps) "
+                           "instead of num_train_epochs, and no eval_steps")
+        if self.dual_clip and not self.dual_clip > 1:
             raise BadInput(f"dual_clip must be above 1, or 0 for none, not {self.dual_clip}")

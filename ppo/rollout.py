@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
@@ -57,12 +56,11 @@ class Rollout(NamedTuple):
 def join(prompts: Batch, samples: Samples) -> Batch:
     """Prompts and their replies as rows of P + R tokens; positions go on where the prompt's end."""
     segments = jnp.concatenate([prompts.segments, samples.mask.astype(jnp.int32)], 1)
-    return Batch(
+    return prompts._replace(
         tokens=jnp.concatenate([prompts.tokens, samples.tokens], 1),
         segments=segments,
         positions=jnp.maximum(jnp.cumsum(segments, 1) - 1, 0),
         learn=jnp.concatenate([jnp.zeros_like(prompts.learn), samples.mask], 1),
-        images=prompts.images,
     )
 
 
@@ -71,13 +69,13 @@ def response_log_probs(
 ) -> tuple[Float[Array, "B R"], Float[Array, "B R"]]:
     """Log-probability of each of the last `length` tokens, and the entropy of the distribution it was drawn from.
 
-    The logits that predict the token at index i stand at index i - 1. Ids that the sampler never draws have probability 0
-    here too, or sampled and scored distributions would differ.
+    The logits that predict the token at index i stand at index i - 1. Ids that the sampler never draws have probability
+    0 here too, or sampled and scored distributions would differ.
     """
     decoder = nnx.merge(models.structure, params)
     hidden, _ = decoder(sequences.tokens, sequences.positions, sequences.segments, sequences.images)
     logits = suppress(decoder.logits(hidden[:, -length - 1 : -1]), models.vocabulary.never_sampled)
-    log_probs = token_logprobs(logits, sequences.tokens[:, -length:], temperature=temperature)
+    log_probs = token_logprobs(logits, jnp.asarray(sequences.tokens[:, -length:]), temperature=temperature)
     return log_probs, token_entropy(logits, temperature=temperature)
 
 
@@ -88,7 +86,7 @@ def response_values(models: Models, params: Any, sequences: Batch, *, length: in
 
 def reward_scores(models: Models, params: Any, sequences: Batch) -> Float[Array, " B"]:
     """The reward model's score at the last token of each row."""
-    return segment_scores(token_values(models.structure, params, sequences), sequences.segments, 1)[:, 0]
+    return segment_scores(token_values(models.structure, params, sequences), jnp.asarray(sequences.segments), 1)[:, 0]
 
 
 @partial(jax.jit, static_argnames=("models", "config"))
@@ -130,10 +128,10 @@ def assess(
 
     has_eos = (mask & (samples.tokens == models.vocabulary.end_of_turn)).any(1)
     scores = normalise_scores(raw_scores, mean=statistics.mean, std=statistics.std)
-    if np.isnan(config.missing_eos_score):
-        scores = penalise_missing_eos(scores, has_eos, penalty=config.missing_eos_penalty)
-    else:
+    if config.missing_eos_score is not None:
         scores = replace_missing_eos(scores, has_eos, score=config.missing_eos_score)
+    elif config.missing_eos_penalty is not None:
+        scores = penalise_missing_eos(scores, has_eos, penalty=config.missing_eos_penalty)
     kl = token_kl(log_probs, ref_log_probs, estimator=config.kl_estimator)
     clip = (-config.score_clip, config.score_clip) if config.score_clip else None
     rewards = token_rewards(scores, kl, mask, kl_coef=kl_coef, score_clip=clip)

@@ -29,6 +29,7 @@ from training.checkpoint import content_digest, latest_step
 from training.dataset import Row, batch_indices, read_rows
 from training.errors import BadInput
 from training.loop import fit
+from training.metrics import read_metrics
 from training.minimise import batch_size_of, identity_of, initial_state, mesh_of
 from training.optimizer import make_optimizer, make_schedule
 from training.sharding import parameter_shardings, shard_batch
@@ -66,8 +67,8 @@ class PPOTrainer:
             checkpoint.load(reward_model, kind="scalar") if isinstance(reward_model, (str, Path)) else reward_model
         )
         if self.model.fingerprint != self.reward_model.fingerprint:
-            raise BadInput("the reward model was trained with another tokenizer or chat template than the policy speaks; "
-                           "its scores would be of other tokens. Train a reward model from this policy's SFT model")
+            raise BadInput("the reward model was trained with another tokenizer or chat template than the policy's: "
+                           "it would score other tokens. Train a reward model from this policy's SFT model")
         if self.model.config != self.reward_model.config:
             raise BadInput("policy and reward model are decoders of different shapes; train the reward model from the "
                            "policy's own SFT model")
@@ -77,8 +78,9 @@ class PPOTrainer:
             rows, self.model, max_length=args.max_prompt_length, on_bad_row=args.on_bad_row
         )
         if args.max_prompt_length + args.response_length > self.model.config.max_context:
-            raise BadInput(f"max_prompt_length + response_length is {args.max_prompt_length + args.response_length}, and "
-                           f"the model's context is {self.model.config.max_context}")
+            needed = args.max_prompt_length + args.response_length
+            raise BadInput(f"max_prompt_length + response_length is {needed}, and the model's context is "
+                           f"{self.model.config.max_context}")
         self._models = Models(
             structure_of(self.model.config, self.model.tokenizer, dtype=args.matmul_dtype), vocabulary_of(self.model)
         )
@@ -94,6 +96,9 @@ class PPOTrainer:
         mesh = mesh_of(args)
         minibatch = batch_size_of(args, mesh)
         episodes = minibatch * args.num_mini_batches
+        if args.kl_target and episodes >= 5 * args.kl_horizon:
+            raise BadInput(f"kl_horizon ({args.kl_horizon:g}) must exceed a fifth of a rollout's {episodes} episodes: "
+                           "else the KL coefficient could turn negative in one step; raise it")
         total = args.max_steps if args.max_steps > 0 else max(1, args.total_episodes // episodes)
         optimizer = make_optimizer(args, make_schedule(args, total * args.num_ppo_epochs * args.num_mini_batches))
         axes = scalar_logical_axes(self.reward_model)
@@ -169,7 +174,8 @@ class PPOTrainer:
             ),
         )  # fmt: skip
         self.model = self.model.with_params(state.params["policy"])
-        return {}
+        last = read_metrics(Path(args.output_dir) / "metrics.jsonl")[-1]
+        return {name: value for name, value in last.items() if name != "step"}
 
     def save_model(self) -> Path:
         """Writes the policy to output_dir/checkpoint, which must not exist yet, and returns that folder."""

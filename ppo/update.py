@@ -5,9 +5,8 @@ from typing import Any
 import jax.numpy as jnp
 
 from ppo.config import PPOConfig
-from ppo.losses import loss_denominator, policy_loss, value_loss
+from ppo.losses import aggregate, loss_denominator, policy_loss, value_loss
 from ppo.rollout import Models, Rollout, response_log_probs, response_values
-from training.masked import masked_sum
 from training.step import Totals
 
 
@@ -38,7 +37,8 @@ def ppo_loss(models: Models, params: Any, batch: Rollout, *, config: PPOConfig) 
     )  # fmt: skip
     count = loss_denominator(mask, aggregation=config.loss_aggregation)
     tokens = mask.sum().astype(jnp.float32)
-    total = policy.loss + config.vf_coef * value.loss - config.entropy_coef * masked_sum(entropy, mask)
+    bonus = aggregate(entropy, mask, aggregation=config.loss_aggregation, denominator=whole)
+    total = policy.loss + config.vf_coef * value.loss - config.entropy_coef * bonus
     statistics = policy._asdict() | {f"value_{name}": x for name, x in value._asdict().items()}
     return {
         "loss": (total, count),

@@ -21,7 +21,7 @@ class Pair:
     """Two replies to one prompt, the better one first.
 
     Attributes:
-        chosen: prompt and preferred reply, up to the reply's end of turn.
+        chosen: prompt and preferred reply, up to the reply's end of turn; `learn` marks the reply.
         rejected: prompt and the other reply.
         margin: by how much the chosen one should lead.
         source: where the pair comes from, for figures by source.
@@ -52,7 +52,7 @@ def preference_pairs(
         replies = [_conversation(row.values, side) for side in ("chosen", "rejected")]
         chosen, rejected = (
             interleave(
-                messages_to_segments(messages, model.tokenizer, folder=row.folder, ending="turn"),
+                messages_to_segments(messages, model.tokenizer, folder=row.folder, loss_on="last", ending="turn"),
                 model.tokenizer, model.config,
             )
             for messages in replies

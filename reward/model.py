@@ -48,7 +48,7 @@ def segment_scores(values: Float[Array, "B T"], segments: Int[Array, "B T"], cou
 @partial(jax.jit, static_argnums=0)
 def score_batch(structure: nnx.GraphDef, params: Any, batch: Batch) -> Float[Array, " B"]:
     """The score of each row, which holds one text."""
-    return segment_scores(token_values(structure, params, batch), batch.segments, 1)[:, 0]
+    return segment_scores(token_values(structure, params, batch), jnp.asarray(batch.segments), 1)[:, 0]
 
 
 def score(model: LanguageModel, examples: Sequence[Example], *, batch_size: int = 64) -> np.ndarray:

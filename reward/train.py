@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Bool, Float
@@ -49,13 +50,13 @@ def pair_loss(
     structure: nnx.GraphDef, params: Any, batch: PairBatch, *, centring: float, label_smoothing: float
 ) -> Totals:
     """Bradley-Terry loss and accuracy summed over the pairs of a packed batch."""
-    pairs = batch.real.shape[1]
-    scores = segment_scores(token_values(structure, params, batch.rows), batch.rows.segments, 2 * pairs)
+    segments, real, margin = (jnp.asarray(x) for x in (batch.rows.segments, batch.real, batch.margin))
+    scores = segment_scores(token_values(structure, params, batch.rows), segments, 2 * real.shape[1])
     result = bradley_terry_loss(
-        scores[:, ::2].reshape(-1), scores[:, 1::2].reshape(-1), batch.real.reshape(-1),
-        margin=batch.margin.reshape(-1), centring=centring, label_smoothing=label_smoothing,
+        scores[:, ::2].reshape(-1), scores[:, 1::2].reshape(-1), real.reshape(-1),
+        margin=margin.reshape(-1), centring=centring, label_smoothing=label_smoothing,
     )  # fmt: skip
-    count = batch.real.sum().astype(result.loss.dtype)
+    count = real.sum().astype(result.loss.dtype)
     return {name: (value * count, count) for name, value in result._asdict().items()}
 
 
@@ -92,7 +93,7 @@ class RewardTrainer:
         args, config = self.args, self.model.config
         stream = PackedStream([len(pair) for pair in self._pairs], args.max_length, seed=args.seed)
         plan = stream.rows(0, stream.rows_per_epoch)
-        # Room to spare, so that no later epoch's packing needs another shape and another compilation.
+        # Room to spare, so that a later epoch's packing seldom needs another shape and another compilation.
         most = max(len(row) for row in plan) + 1
         slots = max(sum(len(self._pairs[i].chosen.images) for i in row) for row in plan)
         slots = 2 * (slots + 1) if slots else 0
@@ -100,10 +101,12 @@ class RewardTrainer:
         def batch_at(step: int, rows: int) -> PairBatch:
             packed = [[self._pairs[i] for i in row] for row in stream.rows(step * rows, rows)]
             texts = [[text for pair in row for text in (pair.chosen, pair.rejected)] for row in packed]
-            margin, real = np.zeros((rows, most), np.float32), np.zeros((rows, most), bool)
+            width = max(most, *(len(row) for row in packed))
+            pictures = max(sum(len(text.images) for text in row) for row in texts)
+            margin, real = np.zeros((rows, width), np.float32), np.zeros((rows, width), bool)
             for index, row in enumerate(packed):
                 margin[index, : len(row)], real[index, : len(row)] = [pair.margin for pair in row], True
-            return PairBatch(pack(texts, args.max_length, config, images=slots), margin, real)
+            return PairBatch(pack(texts, args.max_length, config, images=max(slots, pictures)), margin, real)
 
         state = minimise(
             partial(
@@ -124,6 +127,7 @@ class RewardTrainer:
                 str([pair.margin for pair in self._pairs]),
                 content_digest(self.model.params),
             ),
+            evaluate=self._figures if self._held_out and args.eval_steps else None,
         )
         self.model = self.model.with_params(state.params)
         return self.evaluate()
@@ -131,6 +135,10 @@ class RewardTrainer:
     def evaluate(self) -> dict[str, Any]:
         """Figures on the held-out pairs, see reward.evaluation."""
         return evaluate_pairs(self.model, self._held_out, seed=self.args.seed) if self._held_out else {}
+
+    def _figures(self, params: Any) -> dict[str, float]:
+        report = evaluate_pairs(self.model.with_params(params), self._held_out, seed=self.args.seed)
+        return {"accuracy": report["accuracy"]["share"], "margin": report["margins"]["mean"]}
 
     def save_model(self) -> Path:
         """Writes the reward model to output_dir/checkpoint, which must not exist yet, and returns that folder."""

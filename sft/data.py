@@ -19,8 +19,8 @@ def sft_examples(rows: Sequence[Row], model: LanguageModel, config: SFTConfig) -
     Text beyond max_length is cut off; a picture never is.
 
     Raises:
-        BadInput: with the place of the first row that has neither form, whose picture would be cut, or that has nothing to
-            learn.
+        BadInput: with the place of the first row that has neither form, whose picture would be cut, or that has nothing
+            to learn.
     """
 
     def convert(row: Row) -> Example:
@@ -31,7 +31,8 @@ def sft_examples(rows: Sequence[Row], model: LanguageModel, config: SFTConfig) -
         elif "prompt" in values and "completion" in values:
             messages, loss_on = reply_messages(values["prompt"], values["completion"]), "last"
         else:
-            raise BadInput(f"a row needs `messages`, or `prompt` and `completion`; this one has {', '.join(values) or 'nothing'}")
+            given = ", ".join(values) or "nothing"
+            raise BadInput(f"a row needs `messages`, or `prompt` and `completion`; this one has {given}")
         segments = messages_to_segments(messages, model.tokenizer, folder=row.folder, loss_on=loss_on)
         example = truncate(interleave(segments, model.tokenizer, model.config), config.max_length, model.tokenizer)
         if not example.learn.any():

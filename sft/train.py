@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from flax import nnx
+
 from base_model import checkpoint
 from base_model.batch import Batch, pack
 from base_model.checkpoint import LanguageModel, build, logical_axes, split
 from base_model.interleave import digest
 from base_model.likelihood import cross_entropy, held_out
-from flax import nnx
 from sft.config import SFTConfig
 from sft.data import sft_examples
 from training.checkpoint import content_digest
@@ -58,7 +59,7 @@ class SFTTrainer:
             stream = PackedStream([len(example) for example in self._examples], args.max_length, seed=args.seed)
             count = stream.rows_per_epoch
             fullest = max(sum(len(self._examples[i].images) for i in row) for row in stream.rows(0, count))
-            # One size for all batches, with room to spare: another epoch packs pictures otherwise.
+            # One size for nearly all batches: another epoch packs pictures otherwise, but seldom so many more.
             slots = slots * (fullest + 2)
         else:
             stream, count = None, len(self._examples)
@@ -69,7 +70,9 @@ class SFTTrainer:
                 packed = stream.rows(step * rows, rows)
             else:
                 packed = [[int(i)] for i in batch_indices(step, count=count, batch_size=rows, seed=args.seed)]
-            return pack([[self._examples[i] for i in row] for row in packed], args.max_length, config, images=slots)
+            examples = [[self._examples[i] for i in row] for row in packed]
+            needed = max(sum(len(example.images) for example in row) for row in examples)
+            return pack(examples, args.max_length, config, images=max(slots, needed))
 
         state = minimise(
             partial(cross_entropy, self._structure),
@@ -86,7 +89,7 @@ class SFTTrainer:
         return self.evaluate()
 
     def evaluate(self) -> dict[str, float]:
-        """Held-out loss (nats a learned token) and the share of rows whose learned tokens are all the most likely ones."""
+        """Held-out loss (nats a learned token) and the share of rows whose learned tokens all are the likeliest."""
         return self._figures(self.model.params) if self._held_out else {}
 
     def _figures(self, params: object) -> dict[str, float]:
