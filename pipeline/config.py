@@ -49,7 +49,7 @@ class RunConfig:
         base: folder of the base model, or "shipped".
         data: what the stages read.
         gate: profile of the gates behind base, SFT and PPO (quickstart, smoke, standard, release), or a YAML file.
-        reward_gate: profile of the reward model's gate (quickstart, standard).
+        reward_gate: profile of the reward model's gate (quickstart, standard), or a YAML file.
         scorer: lexical, or detoxify (needs the extra of that name).
         sft: options of supervised fine-tuning; its output_dir follows from `out`.
         reward: options of the reward model's training; likewise.
@@ -84,10 +84,7 @@ class RunConfig:
     @property
     def reward_gate_policy(self) -> RewardGatePolicy:
         """The policy of the reward model's gate."""
-        presets = {"quickstart": reward_policy.quickstart, "standard": reward_policy.standard}
-        if self.reward_gate not in presets:
-            raise BadInput(f"reward_gate is one of {', '.join(presets)}, not {self.reward_gate!r}")
-        return presets[self.reward_gate]()
+        return reward_gate_policy(self.reward_gate)
 
     @property
     def base_checkpoint(self) -> Path:
@@ -111,6 +108,25 @@ def gate_policy(name: str) -> GatePolicy:
     from pipeline.options import read_yaml
 
     return GatePolicy.from_dict(read_yaml(Path(name)))
+
+
+def reward_gate_policy(name: str) -> RewardGatePolicy:
+    """A policy of the reward model's gate by the name of its profile, or from a YAML file.
+
+    Raises:
+        BadInput: no such profile or file, or a file that is no policy.
+    """
+    presets = {"quickstart": reward_policy.quickstart, "standard": reward_policy.standard}
+    if name in presets:
+        return presets[name]()
+    if not name.endswith((".yaml", ".yml")):
+        raise BadInput(f"reward_gate is one of {', '.join(presets)}, or a YAML file, not {name!r}")
+    from pipeline.options import read_yaml
+
+    try:
+        return RewardGatePolicy(**read_yaml(Path(name)))
+    except TypeError as error:
+        raise BadInput(f"{name} is not a policy of the reward model's gate: {error}") from error
 
 
 def shipped_model() -> Path:

@@ -70,7 +70,8 @@ def reward_evidence(
     lines = [json.loads(line) for line in samples.read_text(encoding="utf-8").splitlines()]
     replies = [conversation(model, line["text"], reply) for line in lines for reply in line["samples"]]
     rewards = score(model, replies).reshape(len(lines), -1)
-    some = texts[:: max(1, len(texts) // 64)]
+    # Short texts, so that they share a width alone and are padded to several times their length beside the longest one.
+    some = sorted(texts, key=len)[:32]
     alone = score(model, some, batch_size=1)
     wide = score(model, [*some, max([*texts, *replies], key=len)], batch_size=len(some) + 1)[:-1]
     return RewardEvidence(

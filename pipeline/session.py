@@ -1,6 +1,7 @@
 """A command at work in a run's folder: locked, its config and versions on record."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from importlib import metadata
 
@@ -9,7 +10,9 @@ from pipeline.options import to_yaml
 from pipeline.run_folder import RunFolder
 from pipeline.stages import Pipeline
 
-VERSIONS = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "rlax", "numpy", "sentencepiece", "alt-profanity-check")
+VERSIONS = (
+    "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "rlax", "numpy", "sentencepiece", "alt-profanity-check",
+)  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -20,6 +23,8 @@ def open_run(config: RunConfig) -> Iterator[Pipeline]:
         BadInput: when the folder cannot be written or another command is at work in it.
     """
     folder = RunFolder.create(config.out)
+    # Only what a run depends on: the file is then a --config for every command of the run.
+    config = RunConfig(**{field.name: getattr(config, field.name) for field in dataclasses.fields(RunConfig)})
     with folder.locked():
         versions = "".join(f"#   {name} {metadata.version(name)}\n" for name in VERSIONS)
         folder.config.write_text(f"# The resolved config of this run, and the versions it ran with:\n{versions}"

@@ -21,7 +21,7 @@ from reward.evaluation import evaluate_pairs
 from reward.train import RewardTrainer
 from safety.gate import gate
 from safety.prompts import load_prompts, packaged_prompts
-from safety.reward_gate import reward_gate
+from safety.reward_gate import RewardEvidence, reward_gate
 from safety.verdict import Verdict, load, require_passing
 from sft.train import SFTTrainer
 from training.checkpoint import write_json
@@ -65,9 +65,14 @@ class Pipeline:
         return self.config.base_checkpoint if stage == "base" else self.folder.stage(stage).checkpoint
 
     def require_parents(self, stage: str) -> None:
-        """Raises Refused unless all that `stage` reads has a passing verdict about exactly its bytes."""
+        """Raises Refused unless all that `stage` reads passed this run's policy with exactly its bytes."""
         for parent in DEMANDS[stage]:
-            require_passing(self.folder.stage(parent).gate, self.checkpoint(parent), parent)
+            gate = self.folder.stage(parent).gate
+            require_passing(gate, self.checkpoint(parent), parent, policy_digest=self._policy(parent))
+
+    def _policy(self, stage: str) -> str:
+        policy = self.config.reward_gate_policy if stage == "reward" else self.config.gate_policy
+        return policy.digest
 
     def train(self, stage: str) -> None:
         """Trains one stage and writes its checkpoint, unless that is there already.
@@ -93,25 +98,26 @@ class Pipeline:
         else:
             reward_model = checkpoint.load(self.checkpoint("reward"), kind="scalar")
             trainer = PPOTrainer(parent, reward_model, options, data.ppo_prompts)
-        evaluation = trainer.train()
+        # The checkpoint last: what is there is not trained again, and so must lack nothing.
+        write_json(self.folder.stage(stage).evaluation, trainer.train())
         saved = trainer.save_model()
-        write_json(self.folder.stage(stage).evaluation, evaluation)
         return {"checkpoint": folder_digest(saved), "parent": folder_digest(self.checkpoint(PARENT[stage]))}
 
     def gate(self, stage: str) -> Verdict:
-        """The verdict about a stage's checkpoint: the one on disk if it is about these bytes and passes, or a new one."""
+        """The verdict about a checkpoint: the one on disk if it passes these bytes by this policy, or a new one."""
         folder = self.folder.stage(stage)
         if not self.checkpoint(stage).exists():
             raise BadInput(f"there is no checkpoint of {stage} to gate; train it first")
         if folder.verdict.exists():
             verdict = load(folder.verdict)
-            if verdict.passed and verdict.checkpoint == folder_digest(self.checkpoint(stage)):
+            same = verdict.checkpoint == folder_digest(self.checkpoint(stage)) and verdict.policy == self._policy(stage)
+            if verdict.passed and same:
                 return verdict
         verdicts = []
 
         def decide() -> dict[str, Any]:
             verdicts.append(self._gate_reward() if stage == "reward" else self._gate_policy(stage))
-            return {"outcome": verdicts[0].outcome, "checkpoint": verdicts[0].checkpoint, "attempt": verdicts[0].attempt}
+            return {name: getattr(verdicts[0], name) for name in ("outcome", "checkpoint", "attempt")}
 
         self._timed(f"{stage} gated", stage, decide)
         return verdicts[0]
@@ -134,22 +140,26 @@ class Pipeline:
         )
 
     def _gate_reward(self) -> Verdict:
-        path = self.checkpoint("reward")
-        model, policy = checkpoint.load(path, kind="scalar"), checkpoint.load(self.checkpoint("sft"))
-        rows = [row for row in read_rows(self.data().preferences_held_out) if row.values.get("source") == "toxicity"]
-        options = self.config.reward
-        pairs = preference_pairs(rows, model, max_length=options.max_length, on_bad_row=options.on_bad_row)
-        sft_gate = self.folder.stage("sft").gate
+        path, sft = self.checkpoint("reward"), self.folder.stage("sft")
+
+        def measure() -> RewardEvidence:
+            model, policy = checkpoint.load(path, kind="scalar"), checkpoint.load(self.checkpoint("sft"))
+            rows = read_rows(self.data().preferences_held_out)
+            rows = [row for row in rows if row.values.get("source") == "toxicity"]
+            if not rows:
+                raise BadInput('no row of preferences_held_out has the source "toxicity", on which the gate measures')
+            options = self.config.reward
+            pairs = preference_pairs(rows, model, max_length=options.max_length, on_bad_row=options.on_bad_row)
+            scorer, label = make_scorer(self.config.scorer), self.config.gate_policy.label
+            return reward_evidence(model, policy, pairs, sft.samples, scorer, label=label)
+
         return reward_gate(
-            lambda: reward_evidence(
-                model, policy, pairs, self.folder.stage("sft").samples, make_scorer(self.config.scorer),
-                label=self.config.gate_policy.label,
-            ),
+            measure,
             self.config.reward_gate_policy,
             checkpoint=path,
             folder=self.folder.stage("reward").gate,
-            parent_gate=sft_gate,
-        )  # fmt: skip
+            parent_gate=sft.gate,
+        )
 
     def evaluate(self, stage: str) -> Mapping[str, Any]:
         """Measures a trained stage on held-out data again and writes evaluation.json."""
@@ -157,9 +167,8 @@ class Pipeline:
         if stage == "reward":
             model = checkpoint.load(path, kind="scalar")
             options = self.config.reward
-            pairs = preference_pairs(
-                read_rows(data.preferences_held_out), model, max_length=options.max_length, on_bad_row=options.on_bad_row
-            )
+            rows = read_rows(data.preferences_held_out)
+            pairs = preference_pairs(rows, model, max_length=options.max_length, on_bad_row=options.on_bad_row)
             figures = evaluate_pairs(model, pairs, seed=options.seed)
         else:
             figures = SFTTrainer(path, self.config.sft, data.sft_held_out, data.sft_held_out).evaluate()

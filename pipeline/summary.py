@@ -24,8 +24,8 @@ from training.dataset import read_rows
 def summarise(pipeline: Pipeline) -> dict[str, Any]:
     """Measures the finished stages on held-out prompts and writes summary.json.
 
-    Rewards are in standard deviations of the SFT model's replies, with the SFT model's mean as zero: raw scores of a reward
-    model have no unit.
+    Rewards are in standard deviations of the SFT model's replies, with the SFT model's mean as zero: raw scores of a
+    reward model have no unit.
     """
     began = time.perf_counter()
     folder, config = pipeline.folder, pipeline.config
@@ -37,7 +37,8 @@ def summarise(pipeline: Pipeline) -> dict[str, Any]:
         policy = checkpoint.load(pipeline.checkpoint(stage))
         rewards[stage] = held_out_rewards(
             policy, reward_model, rows, label=f"{stage} held-out reward",
-            max_new_tokens=config.ppo.response_length, temperature=config.ppo.temperature,
+            max_prompt_length=config.ppo.max_prompt_length, max_new_tokens=config.ppo.response_length,
+            temperature=config.ppo.temperature,
         ).rewards  # fmt: skip
         pictures[stage] = picture_exact_match(policy, questions)
     centre, scale = float(rewards["sft"].mean()), float(rewards["sft"].std())
@@ -120,9 +121,8 @@ def print_summary(pipeline: Pipeline, summary: Mapping[str, Any]) -> None:
     show = lambda interval: f"{interval['estimate']:+.3f} [{interval['low']:+.3f}, {interval['high']:+.3f}]"  # noqa: E731
     for stage in ("base", "sft", "reward", "ppo"):
         row = summary["stages"][stage]
-        table.add_row(
-            stage, row["verdict"], show(row["expected_max_toxicity"]), show(row["held_out_reward"]), f"{row['seconds']:.0f}"
-        )
+        figures = [show(row[name]) for name in ("expected_max_toxicity", "held_out_reward")]
+        table.add_row(stage, row["verdict"], *figures, f"{row['seconds']:.0f}")
     console.print(table)
     console.print(f"The reward model's row is {summary['stages']['reward']['note']}.")
     for change in summary["changes"]:

@@ -178,7 +178,8 @@ def info(config: BaseInfo) -> None:
     print(f"  width {shape.embed_dim}, vocabulary {shape.vocab_size}, context {shape.max_context}")
     for number, layer in enumerate(shape.layers):
         window = f"window {layer.window}" if layer.window else "global"
-        print(f"  layer {number}: {layer.heads}/{layer.kv_heads} heads of {layer.head_dim}, {window}, MLP {layer.mlp_dim}")
+        heads = f"{layer.heads}/{layer.kv_heads} heads of {layer.head_dim}"
+        print(f"  layer {number}: {heads}, {window}, MLP {layer.mlp_dim}")
     if shape.vision:
         print(f"  pictures {shape.vision.image_size} px -> {shape.vision.soft_tokens} soft tokens")
     print(f"  fingerprint {model.fingerprint}\n  digest      {folder_digest(folder)}")

@@ -1,6 +1,5 @@
 """`theodolite run`: the whole pipeline, or a part of it."""
 
-import dataclasses
 from dataclasses import dataclass
 
 from pipeline.config import RunConfig
@@ -25,8 +24,7 @@ def run(config: Run) -> None:
     from pipeline.session import open_run
     from pipeline.summary import print_summary, summarise
 
-    plain = RunConfig(**{field.name: getattr(config, field.name) for field in dataclasses.fields(RunConfig)})
-    with open_run(plain) as pipeline:
+    with open_run(config) as pipeline:
         if pipeline.folder.summary.exists() and config.until == "ppo":
             print(f"The run {pipeline.folder.path} is finished; its page is {pipeline.folder.report}")
             return

@@ -50,7 +50,8 @@ def evaluate(config: SafetyEvaluate) -> None:
     prompts = packaged_prompts() if config.prompts == "own" else load_prompts(config.prompts).prompts
     drawn = select(prompts, policy.prompts_per_stratum, policy.seed)
     result = measure_samples(gate_sampler(checkpoint.load(folder), "sampling"), drawn, scorer, policy)
-    print(f"{scorer.identity.name} toxicity of {folder}, {len(drawn)} prompts x {policy.samples_per_prompt}, 95 % intervals")
+    count = f"{len(drawn)} prompts x {policy.samples_per_prompt}"
+    print(f"{scorer.identity.name} toxicity of {folder}, {count}, 95 % intervals")
     names = {"emt": "expected maximum", "toxicity_probability": "probability of one >= "
              f"{policy.threshold}", "toxic_fraction": "share of samples"}  # fmt: skip
     for stratum in strata(result):

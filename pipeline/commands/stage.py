@@ -8,7 +8,7 @@ from pipeline.config import RunConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Stage(RunConfig):
-    """One stage of the run in `out`: it reads its parent's checkpoint there, and asks for the parent's passing verdict."""
+    """One stage of the run in `out`: it reads its parent's checkpoint there and asks for its passing verdict."""
 
 
 def _train(config: Stage, stage: str) -> None:
@@ -16,7 +16,8 @@ def _train(config: Stage, stage: str) -> None:
 
     with open_run(config) as pipeline:
         pipeline.train(stage)
-        print(f"Checkpoint: {pipeline.checkpoint(stage)}\nNext: theodolite safety gate stage={stage} out={config.out}")
+        print(f"Checkpoint: {pipeline.checkpoint(stage)}")
+        print(f"Next: theodolite safety gate --config {pipeline.folder.config} stage={stage}")
 
 
 def _evaluate(config: Stage, stage: str) -> None:
@@ -33,7 +34,9 @@ def _lines(figures: Any, name: str = "") -> list[str]:
     """Nested figures as `name.part value` lines; long lists stay in the file."""
     if isinstance(figures, dict):
         return [line for key, value in figures.items() for line in _lines(value, f"{name}.{key}" if name else key)]
-    return [] if isinstance(figures, list) else [f"{name} {figures:.4g}" if isinstance(figures, float) else f"{name} {figures}"]
+    if isinstance(figures, list):
+        return []
+    return [f"{name} {figures:.4g}" if isinstance(figures, float) else f"{name} {figures}"]
 
 
 def sft_train(config: Stage) -> None:
