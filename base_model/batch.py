@@ -1,5 +1,6 @@
 """Examples to arrays: packed rows for training, left-padded prompts for sampling."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -60,6 +61,11 @@ def pad_left(examples: Sequence[Example], length: int, config: ModelConfig, *, i
     roll = lambda x: np.stack([np.roll(row, by) for row, by in zip(x, shift, strict=True)])  # noqa: E731
     tokens, segments, positions, learn = (roll(x) for x in batch[:4])
     return Batch(tokens, segments, positions, learn, batch.images)
+
+
+def bucket(length: int, least: int = 32) -> int:
+    """The row width for a length: `least` or a doubling of it, so that few widths, each compiled once, serve all rows."""
+    return least * 2 ** max(0, math.ceil(math.log2(length / least)))
 
 
 def stack_images(

@@ -1,18 +1,17 @@
 """Replies as text to prompts as segments, in batches that compile once for each width."""
 
-import math
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from base_model.batch import Batch, pad_left
+from base_model.batch import Batch, bucket, pad_left
 from base_model.checkpoint import LanguageModel, structure_of
 from base_model.interleave import Example, require_fits
 from base_model.sampling import SamplingConfig, Vocabulary, sample
 
-# Prompts are padded to this width or to a doubling of it, so that a run compiles one or two widths.
+# The least width of a batch of prompts: a gate's prompts then share one width, and with it one compilation.
 WIDTH = 64
 
 
@@ -50,18 +49,18 @@ def generate(
     """
     structure, vocabulary = structure_of(model.config, model.tokenizer), vocabulary_of(model)
     room = model.config.max_context - config.max_new_tokens
-    width = lambda index: WIDTH * 2 ** max(0, math.ceil(math.log2(len(prompts[index]) / WIDTH)))  # noqa: E731
-    kind = lambda index: (width(index), len(prompts[index].images))  # noqa: E731
-    order = sorted(range(len(prompts)), key=kind)
+    width = lambda index: bucket(len(prompts[index]), WIDTH)  # noqa: E731
+    order = sorted(range(len(prompts)), key=width)
+    images = max((len(prompt.images) for prompt in prompts), default=0)
     replies: list[list[str]] = [[] for _ in prompts]
-    per_batch, seed_key = max(1, rows // copies), jax.random.key(seed)
+    per_batch, seed_key = min(max(1, rows // copies), len(prompts)), jax.random.key(seed)
     first = 0
     while first < len(order):
-        chosen = [i for i in order[first : first + per_batch] if kind(i) == kind(order[first])]
+        chosen = [i for i in order[first : first + per_batch] if width(i) == width(order[first])]
         first += len(chosen)
         padded = [require_fits(prompts[i], room, "the model's context less max_new_tokens") for i in chosen]
         padded += padded[:1] * (per_batch - len(padded))
-        batch: Batch = pad_left(padded, min(width(chosen[0]), room), model.config)
+        batch: Batch = pad_left(padded, min(width(chosen[0]), room), model.config, images=images)
         numbers = np.array(chosen + chosen[:1] * (per_batch - len(chosen)), np.uint32)
         keys = reply_keys(seed_key, numbers, copies)
         samples = sample(structure, model.params, batch, keys, vocabulary=vocabulary, config=config, copies=copies)

@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from base_model.batch import Batch, pack
+from base_model.batch import Batch, bucket, pack
 from base_model.config import ModelConfig
 from base_model.decoder import Decoder
 from base_model.interleave import Example
@@ -82,6 +82,6 @@ def held_out(
         rows = [[examples[i]] for i in chosen] + [[]] * (batch_size - len(chosen))
         longest = max(len(examples[i]) for i in chosen)
         images = max((len(examples[i].images) for i in chosen), default=0)
-        batch = pack(rows, -(-longest // 32) * 32, config, images=images)
+        batch = pack(rows, bucket(longest), config, images=images)
         nll[chosen], exact[chosen], count[chosen] = (x[: len(chosen)] for x in _score(structure, params, batch))
     return HeldOut(float(nll.sum() / max(count.sum(), 1)), float(exact.mean()), nll)

@@ -127,7 +127,7 @@ class PPOTrainer:
             prompts, numbers = rollout_prompts(0)
             # Another stream of keys than the rollouts': the first rollout is not judged by statistics of itself.
             samples = draw(reference, prompts, numbers, stream=1)
-            scores = jax.jit(partial(reward_scores, self._models))(reward_model, join(prompts, samples))
+            scores = reward_scores(self._models, reward_model, join(prompts, samples))
             return ScoreStatistics(scores.mean(), scores.std() + 1e-6)
 
         def rollout_and_update(state: TrainState, index: int) -> tuple[TrainState, Mapping[str, Any]]:

@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from base_model.batch import Batch, pack
+from base_model.batch import Batch, bucket, pack
 from base_model.checkpoint import LanguageModel, build, logical_axes, structure_of
 from base_model.interleave import Example
 
@@ -59,7 +59,7 @@ def score(model: LanguageModel, examples: Sequence[Example], *, batch_size: int 
     images = max((len(example.images) for example in examples), default=0)
     for first in range(0, len(order), batch_size):
         chosen = order[first : first + batch_size]
-        width = -(-max(len(examples[i]) for i in chosen) // 32) * 32
+        width = bucket(max(len(examples[i]) for i in chosen))
         rows = [[examples[i]] for i in chosen] + [[]] * (batch_size - len(chosen))
         batch = pack(rows, width, model.config, images=images)
         scores[chosen] = np.asarray(score_batch(structure, model.params, batch))[: len(chosen)]
