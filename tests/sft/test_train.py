@@ -1,0 +1,157 @@
+"""Training, evaluation, packing, saving and resuming of SFT on a model of one layer."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from tiny_world import Killed, as_rows, compiled_once, killed_at, one_layer, reply, talk_rows, turn
+
+import sft.train
+from base_model import checkpoint
+from base_model.batch import pack
+from sft.config import SFTConfig
+from sft.train import SFTTrainer
+from training.checkpoint import content_digest
+from training.errors import BadInput
+
+OPTIONS = {"max_length": 64, "per_device_train_batch_size": 2, "max_steps": 20, "save_steps": 7, "learning_rate": 2e-2}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    with compiled_once(tmp_path_factory.mktemp("compiled")):
+        yield
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model):
+    return one_layer(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def trained(model, picture, tmp_path_factory):
+    """A finished run and what training returned."""
+    config = SFTConfig(output_dir=str(tmp_path_factory.mktemp("sft")), eval_steps=10, **OPTIONS)
+    trainer = SFTTrainer(model, config, talk_rows(picture), talk_rows(picture))
+    before = trainer.evaluate()
+    return trainer, before, trainer.train()
+
+
+def metrics(trainer):
+    return (Path(trainer.args.output_dir) / "metrics.jsonl").read_text()
+
+
+def test_training_lowers_the_loss(trained):
+    trainer, before, after = trained
+    lines = [json.loads(line) for line in metrics(trainer).splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 21))
+    assert lines[-1]["loss"] < 0.5 * lines[0]["loss"]
+    assert after["loss"] < 0.5 * before["loss"] and before["exact_match"] == 0 < after["exact_match"]
+    assert {line["step"] for line in lines if "eval_loss" in line} == {10, 20}
+    assert lines[-1]["eval_loss"] == after["loss"] == trainer.evaluate()["loss"]
+    assert 0 <= lines[-1]["token_accuracy"] <= 1 and lines[0]["grad_norm"] > 0
+
+
+def test_the_figures_are_those_of_a_plain_loop(trained, model):
+    trainer = trained[0]
+
+    @jax.jit
+    def logits(params, batch):
+        decoder = nnx.merge(trainer._structure, params)
+        return decoder.logits(decoder(batch.tokens, batch.positions, batch.segments, batch.images)[0])
+
+    nll, exact = [], []
+    for example in trainer._held_out:
+        rows = np.asarray(logits(trainer.model.params, pack([[example]], 64, model.config, images=2)))[0]
+        learned = np.flatnonzero(example.learn)
+        rows, ids = rows[learned - 1].astype(np.float64), example.tokens[learned]
+        nll += [np.log(np.exp(row).sum()) - row[token] for row, token in zip(rows, ids, strict=True)]
+        exact.append((rows.argmax(1) == ids).all())
+    figures = trainer.evaluate()
+    assert figures["loss"] == pytest.approx(np.mean(nll), rel=1e-5)
+    assert figures["exact_match"] == np.mean(exact) > 0
+
+
+def test_packing_changes_neither_loss_nor_gradient(model, picture, tmp_path):
+    rows = talk_rows(picture)
+    lines, params = {}, {}
+    for packing, size in ((True, None), (False, len(rows))):
+        folder = tmp_path / str(packing)
+        if size is None:  # all rows of the epoch in one batch
+            lengths = [len(e) for e in SFTTrainer(model, SFTConfig(max_length=96), rows)._examples]
+            size = sft.train.PackedStream(lengths, 96, seed=0).rows_per_epoch
+            assert size < len(rows)
+        config = SFTConfig(
+            output_dir=str(folder), packing=packing, max_length=96, per_device_train_batch_size=size, max_steps=1,
+            learning_rate=1e-3, adam_epsilon=1e-2,
+        )  # fmt: skip
+        trainer = SFTTrainer(model, config, rows)
+        assert trainer.train() == {} == trainer.evaluate()
+        lines[packing], params[packing] = json.loads(metrics(trainer)), trainer.model.params
+    for name in ("loss", "grad_norm", "token_accuracy"):
+        assert lines[True][name] == pytest.approx(lines[False][name], rel=1e-5)
+    # Adam with a large epsilon is nearly linear in the gradient, so equal parameters mean equal gradients.
+    flat = [np.concatenate([np.ravel(x) for x in jax.tree.leaves(params[p])]) for p in (True, False)]
+    np.testing.assert_allclose(*flat, atol=1e-6)
+
+
+def test_a_later_epoch_may_pack_more_pictures_than_the_first(model, picture, tmp_path):
+    rows = as_rows({"messages": [turn("hi", [picture(n)] * (n % 4)), reply("a")]} for n in range(12))
+    config = SFTConfig(output_dir=str(tmp_path), max_length=160, per_device_train_batch_size=1, max_steps=1)
+    trainer = SFTTrainer(model, config, rows)
+    wanted = []
+    real = sft.train.PackedStream.rows
+
+    def poor_then_rich(self, first, count):
+        if count == self.rows_per_epoch:
+            return [[0] for _ in real(self, first, count)]  # the first epoch: no picture in any row
+        rich = sorted(range(12), key=lambda i: -len(trainer._examples[i].images))[:3]
+        wanted.append(rich)
+        return [rich] * count
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sft.train.PackedStream, "rows", poor_then_rich)
+        trainer.train()
+    assert sum(len(trainer._examples[i].images) for i in wanted[0]) > 6
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(trained, model, picture, tmp_path, monkeypatch):
+    whole = trained[0]
+    rows = talk_rows(picture)
+    config = SFTConfig(output_dir=str(tmp_path), eval_steps=10, **OPTIONS)
+    for call in (12, 5):  # after the state of step 7, then after that of step 7 again (11 = 7 + 4)
+        with monkeypatch.context() as patch:
+            patch.setattr(sft.train, "pack", killed_at(call, sft.train.pack))
+            with pytest.raises(Killed):
+                SFTTrainer(model, config, rows, rows).train()
+    resumed = SFTTrainer(model, config, rows, rows)
+    assert resumed.train() == trained[2]
+    assert metrics(resumed) == metrics(whole)
+    assert content_digest(resumed.model.params) == content_digest(whole.model.params)
+
+
+def test_a_run_with_other_options_data_or_parent_is_not_resumed(trained, model, picture):
+    trainer = trained[0]
+    rows = talk_rows(picture)
+    other = SFTConfig(output_dir=trainer.args.output_dir, eval_steps=10, **{**OPTIONS, "learning_rate": 1e-2})
+    for arguments in (
+        (model, other, rows, rows),
+        (model, trainer.args, rows[:-1], rows),
+        (trainer.model, trainer.args, rows),
+    ):
+        with pytest.raises(BadInput, match="the state of a run with other options, data or parent"):
+            SFTTrainer(*arguments).train()
+
+
+def test_what_is_saved_is_what_was_trained(trained, picture):
+    trainer = trained[0]
+    folder = trainer.save_model()
+    loaded = checkpoint.load(folder)
+    assert content_digest(loaded.params) == content_digest(trainer.model.params)
+    rows = talk_rows(picture)
+    assert SFTTrainer(folder, trainer.args, rows, rows).evaluate() == trainer.evaluate()
+    with pytest.raises(BadInput, match="never overwritten"):
+        trainer.save_model()
