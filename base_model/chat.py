@@ -87,7 +87,17 @@ def _part(part: Mapping[str, Any], tokenizer: Tokenizer, folder: Path, learn: bo
 
 
 def reply_messages(prompt: Any, reply: Any) -> list[Mapping[str, Any]]:
-    """A prompt and its reply, each a string or messages, as one conversation."""
+    """A prompt and its reply, each a string or messages, as one conversation.
+
+    Raises:
+        BadInput: for anything else, or a reply that is not the assistant's.
+    """
+    for name, value in (("prompt", prompt), ("reply", reply)):
+        listed = isinstance(value, Sequence) and all(isinstance(part, Mapping) for part in value)
+        if not isinstance(value, str) and not listed:
+            raise BadInput(f"a {name} is a string or a list of messages, not {value!r:.60}")
     prompt = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
     reply = [{"role": "assistant", "content": reply}] if isinstance(reply, str) else list(reply)
+    if not reply or reply[-1].get("role") != "assistant":
+        raise BadInput("a reply ends with a message of the assistant, and this one does not")
     return [*prompt, *reply]

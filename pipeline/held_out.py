@@ -91,7 +91,8 @@ def picture_exact_match(model: LanguageModel, rows: Sequence[Row]) -> float:
 def _prompt(values: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     if not values.get("prompt"):
         raise BadInput(f"a row needs a `prompt`; this one has {', '.join(values) or 'nothing'}")
-    return reply_messages(values["prompt"], [])
+    prompt = values["prompt"]
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
 
 
 def _example(

@@ -82,9 +82,7 @@ def _conversation(values: Mapping[str, Any], side: str) -> list[Mapping[str, Any
         raise BadInput(f"a preference row needs `{side}`; this one has {', '.join(values) or 'nothing'}")
     if "prompt" in values:
         return reply_messages(values["prompt"], reply)
-    if isinstance(reply, str):
-        return parse_transcript(reply)
-    return list(reply)
+    return reply_messages([], parse_transcript(reply) if isinstance(reply, str) else reply)
 
 
 def parse_transcript(text: str) -> list[Mapping[str, Any]]:

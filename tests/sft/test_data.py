@@ -98,3 +98,10 @@ def test_a_folder_of_pictures_stands_beside_the_rows(tiny_model, write_rows, pic
     Image.fromarray(picture(3)).save(Path(path).parent / "a.png")
     example = sft_examples(read_rows(path), tiny_model, SFTConfig(max_length=96))[0]
     assert (example.images[0] == picture(3)).all()
+
+
+@pytest.mark.parametrize("completion", [3, None, ["a"], [turn("hi")], []])
+def test_a_completion_is_text_or_the_assistants_messages(tiny_model, completion):
+    rows = as_rows([{"prompt": "hello", "completion": completion}])
+    with pytest.raises(BadInput, match="^rows:1: "):
+        sft_examples(rows, tiny_model, SFTConfig(max_length=96))

@@ -1,0 +1,100 @@
+"""Where a score is read, and that neither padding nor company changes it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from tiny_world import TALK, one_layer, scalar
+
+from base_model.batch import pack, pad_left
+from reward.losses import bradley_terry_loss
+from reward.model import initial_params, score, score_batch, segment_scores
+from reward.train import PairBatch, pair_loss
+
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model):
+    return scalar(one_layer(tiny_model))
+
+
+@pytest.fixture(scope="module")
+def small(model, tiny_model):
+    from base_model.checkpoint import structure_of
+
+    return structure_of(model.config, model.tokenizer)
+
+
+@pytest.fixture(scope="module")
+def examples(make_example):
+    return [make_example(question, answer, pictures=pictures) for question, answer, pictures in TALK]
+
+
+@pytest.fixture(scope="module")
+def scores(model, examples):
+    return score(model, examples)
+
+
+def test_the_score_is_the_heads_output_at_the_last_token(model, small, examples, scores):
+    @jax.jit
+    def hidden(params, batch):
+        return nnx.merge(small, params["trunk"])(batch.tokens, batch.positions, batch.segments, batch.images)[0]
+
+    weight, bias = np.asarray(model.params["head"]["weight"]), float(model.params["head"]["bias"])
+    assert bias != 0
+    for example, found in list(zip(examples, scores, strict=True))[:3]:
+        last = np.asarray(hidden(model.params, pack([[example]], len(example), model.config)))[0, -1]
+        assert found == pytest.approx(last @ weight + bias, abs=TOLERANCE)
+    assert np.ptp(scores) > 0.1
+
+
+@pytest.mark.parametrize(("width", "side"), [(64, pack), (93, pack), (64, pad_left), (93, pad_left)])
+def test_padding_changes_no_score(model, small, examples, scores, width, side):
+    rows = [[example] for example in examples] if side is pack else examples
+    found = score_batch(small, model.params, side(rows, width, model.config, images=3))
+    np.testing.assert_allclose(found, scores, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_the_batch_changes_no_score(model, examples, scores, size):
+    np.testing.assert_allclose(score(model, examples, batch_size=size), scores, atol=TOLERANCE)
+    np.testing.assert_allclose(score(model, examples[::-1], batch_size=size)[::-1], scores, atol=TOLERANCE)
+
+
+def test_segment_scores_by_hand():
+    values = jnp.arange(12.0).reshape(2, 6)
+    segments = jnp.array([[1, 1, 2, 2, 2, 0], [0, 0, 1, 3, 3, 3]])
+    found = jax.jit(segment_scores, static_argnums=2)(values, segments, 4)
+    np.testing.assert_array_equal(found, [[1, 4, 0, 0], [8, 0, 11, 0]])
+
+
+def test_a_fresh_head_is_small_and_centred(tiny_model):
+    head = initial_params(tiny_model, seed=3)["head"]
+    dim = tiny_model.config.embed_dim
+    assert head["bias"] == 0 and head["weight"].shape == (dim,)
+    assert abs(float(head["weight"].std()) * (dim + 1) ** 0.5 - 1) < 0.4
+    assert not np.array_equal(head["weight"], initial_params(tiny_model, seed=4)["head"]["weight"])
+
+
+@pytest.mark.parametrize(
+    "options", [{"centring": 0.0, "label_smoothing": 0.0}, {"centring": 0.1, "label_smoothing": 0.2}]
+)
+def test_the_loss_of_packed_pairs_is_that_of_single_scores(model, small, examples, scores, options):
+    # Pairs (0, 1), (2, 3) in the first row, (4, 5) in the second.
+    rows = pack([examples[:4], examples[4:]], 180, model.config, images=5)
+    margin = np.array([[0.5, 0.0], [1.0, 9.0]], np.float32)
+    real = np.array([[True, True], [True, False]])
+    loss = jax.jit(lambda params, batch: pair_loss(small, params, batch, **options))
+    totals = loss(model.params, PairBatch(rows, margin, real))
+    single = bradley_terry_loss(
+        jnp.float32(scores[::2]),
+        jnp.float32(scores[1::2]),
+        jnp.ones(3, bool),
+        margin=jnp.array([0.5, 0, 1.0]),
+        **options,
+    )
+    for name, wanted in single._asdict().items():
+        total, count = totals[name]
+        assert count == 3 and float(total) / 3 == pytest.approx(float(wanted), abs=TOLERANCE), name
