@@ -30,8 +30,8 @@ class Quickstart(Run):
     )
     ppo: PPOConfig = field(
         default_factory=lambda: PPOConfig(
-            total_episodes=2560, learning_rate=2e-4, response_length=24, num_ppo_epochs=2, max_prompt_length=64,
-            on_bad_row="skip", matmul_dtype="bfloat16",
+            total_episodes=1792, learning_rate=4e-4, kl_coef=0.1, response_length=24, num_ppo_epochs=2,
+            max_prompt_length=64, per_device_train_batch_size=32, gradient_accumulation_steps=2, on_bad_row="skip",
         )
     )  # fmt: skip
 
