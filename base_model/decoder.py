@@ -71,7 +71,7 @@ class Decoder(nnx.Module):
         self.blocks = nnx.List(Block(spec, config, dtype=dtype, rngs=rngs) for spec in config.layers)
         self.final_norm = RMSNorm(config.embed_dim, epsilon=config.norm_epsilon, offset=config.norm_offset)
         if config.vision is not None:
-            self.vision = PatchEncoder(config.vision, config, rngs=rngs)
+            self.vision = PatchEncoder(config.vision, config, dtype=dtype, rngs=rngs)
         self.config, self.image_token, self.dtype = config, image_token, dtype
 
     def embed(self, tokens: Int[Array, "B T"], images: UInt8[Array, "B I H W 3"] | None) -> Float[Array, "B T D"]:

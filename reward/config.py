@@ -12,6 +12,8 @@ class RewardConfig(TrainingConfig):
 
     Attributes:
         max_length: tokens of a packed row, in which whole pairs stand beside one another.
+        max_images: pictures of a packed row, twice those of its pairs; the encoder works for so many whether they are
+            there or not.
         center_rewards_coefficient: pulls the mean reward of a pair to 0 (Eisenstein et al. 2023).
         label_smoothing: assumed share of swapped labels.
         on_bad_row: stop, or skip (counted and reported).
@@ -19,6 +21,7 @@ class RewardConfig(TrainingConfig):
 
     learning_rate: float = 3e-4
     max_length: int = 256
+    max_images: int = 4
     center_rewards_coefficient: float = 0.01
     label_smoothing: float = 0.0
     on_bad_row: str = "stop"
@@ -26,7 +29,7 @@ class RewardConfig(TrainingConfig):
     def __post_init__(self) -> None:
         """Checks the inherited options and the ranges of the loss."""
         super().__post_init__()
-        self.require_positive("max_length")
+        self.require_positive("max_length", "max_images")
         if not self.center_rewards_coefficient >= 0:
             raise BadInput(f"center_rewards_coefficient must be 0 or above, not {self.center_rewards_coefficient}")
         if not 0 <= self.label_smoothing < 0.5:

@@ -91,22 +91,23 @@ class RewardTrainer:
     def train(self) -> dict[str, Any]:
         """Trains, from the newest saved state if there is one, and returns the evaluation."""
         args, config = self.args, self.model.config
-        stream = PackedStream([len(pair) for pair in self._pairs], args.max_length, seed=args.seed)
-        plan = stream.rows(0, stream.rows_per_epoch)
+        pictures = [2 * len(pair.chosen.images) for pair in self._pairs]
+        stream = PackedStream(
+            [len(pair) for pair in self._pairs], args.max_length, seed=args.seed,
+            pictures=pictures, most_pictures=args.max_images,
+        )  # fmt: skip
+        slots = args.max_images if any(pictures) else 0
         # Room to spare, so that a later epoch's packing seldom needs another shape and another compilation.
-        most = max(len(row) for row in plan) + 1
-        slots = max(sum(len(self._pairs[i].chosen.images) for i in row) for row in plan)
-        slots = 2 * (slots + 1) if slots else 0
+        most = max(len(row) for row in stream.rows(0, stream.rows_per_epoch)) + 1
 
         def batch_at(step: int, rows: int) -> PairBatch:
             packed = [[self._pairs[i] for i in row] for row in stream.rows(step * rows, rows)]
             texts = [[text for pair in row for text in (pair.chosen, pair.rejected)] for row in packed]
             width = max(most, *(len(row) for row in packed))
-            pictures = max(sum(len(text.images) for text in row) for row in texts)
             margin, real = np.zeros((rows, width), np.float32), np.zeros((rows, width), bool)
             for index, row in enumerate(packed):
                 margin[index, : len(row)], real[index, : len(row)] = [pair.margin for pair in row], True
-            return PairBatch(pack(texts, args.max_length, config, images=max(slots, pictures)), margin, real)
+            return PairBatch(pack(texts, args.max_length, config, images=slots), margin, real)
 
         state = minimise(
             partial(

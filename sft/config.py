@@ -11,6 +11,7 @@ class SFTConfig(TrainingConfig):
 
     Attributes:
         max_length: tokens of a row; longer text is cut off, a picture never.
+        max_images: pictures of a packed row; the encoder works for so many whether they are there or not.
         packing: several examples share a row, without seeing each other.
         assistant_only_loss: learn the assistant's tokens only.
         on_bad_row: stop, or skip (counted and reported).
@@ -18,6 +19,7 @@ class SFTConfig(TrainingConfig):
 
     learning_rate: float = 5e-4
     max_length: int = 256
+    max_images: int = 4
     packing: bool = True
     assistant_only_loss: bool = True
     on_bad_row: str = "stop"
@@ -25,4 +27,4 @@ class SFTConfig(TrainingConfig):
     def __post_init__(self) -> None:
         """Checks the inherited options and the length."""
         super().__post_init__()
-        self.require_positive("max_length")
+        self.require_positive("max_length", "max_images")

@@ -54,25 +54,22 @@ class SFTTrainer:
     def train(self) -> dict[str, float]:
         """Trains, from the newest saved state if there is one, and returns the held-out figures."""
         args, config = self.args, self.model.config
-        slots = 1 if any(example.images for example in self._examples) else 0
+        pictures = [len(example.images) for example in self._examples]
         if args.packing:
-            stream = PackedStream([len(example) for example in self._examples], args.max_length, seed=args.seed)
-            count = stream.rows_per_epoch
-            fullest = max(sum(len(self._examples[i].images) for i in row) for row in stream.rows(0, count))
-            # One size for nearly all batches: another epoch packs pictures otherwise, but seldom so many more.
-            slots = slots * (fullest + 2)
+            lengths = [len(example) for example in self._examples]
+            stream = PackedStream(
+                lengths, args.max_length, seed=args.seed, pictures=pictures, most_pictures=args.max_images
+            )
+            count, slots = stream.rows_per_epoch, args.max_images if any(pictures) else 0
         else:
-            stream, count = None, len(self._examples)
-            slots = max(len(example.images) for example in self._examples)
+            stream, count, slots = None, len(self._examples), max(pictures)
 
         def batch_at(step: int, rows: int) -> Batch:
             if stream is not None:
                 packed = stream.rows(step * rows, rows)
             else:
                 packed = [[int(i)] for i in batch_indices(step, count=count, batch_size=rows, seed=args.seed)]
-            examples = [[self._examples[i] for i in row] for row in packed]
-            needed = max(sum(len(example.images) for example in row) for row in examples)
-            return pack(examples, args.max_length, config, images=max(slots, needed))
+            return pack([[self._examples[i] for i in row] for row in packed], args.max_length, config, images=slots)
 
         state = minimise(
             partial(cross_entropy, self._structure),

@@ -18,7 +18,7 @@ class Quickstart(Run):
     reward_gate: str = "quickstart"
     sft: SFTConfig = field(
         default_factory=lambda: SFTConfig(
-            max_steps=60, learning_rate=3e-4, max_length=128, per_device_train_batch_size=24, on_bad_row="skip",
+            max_steps=60, learning_rate=3e-4, max_length=128, max_images=2, per_device_train_batch_size=24, on_bad_row="skip",
             matmul_dtype="bfloat16",
         )
     )
