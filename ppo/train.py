@@ -66,6 +66,8 @@ class PPOTrainer:
         self.reward_model = (
             checkpoint.load(reward_model, kind="scalar") if isinstance(reward_model, (str, Path)) else reward_model
         )
+        if (self.model.kind, self.reward_model.kind) != ("decoder", "scalar"):
+            raise BadInput("PPO needs a language model and a reward model, in this order")
         if self.model.fingerprint != self.reward_model.fingerprint:
             raise BadInput("the reward model was trained with another tokenizer or chat template than the policy's: "
                            "it would score other tokens. Train a reward model from this policy's SFT model")

@@ -1,0 +1,236 @@
+"""PPO runs on a model of one layer: the first minibatch, what stays frozen, resuming, and that it learns."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from tiny_world import Killed, compiled_once, killed_at, one_layer, prompt_rows, scalar
+
+import ppo.train
+from base_model import checkpoint
+from base_model.checkpoint import structure_of
+from base_model.tokenizer import Tokenizer
+from ppo.config import PPOConfig
+from ppo.train import PPOTrainer
+from training.checkpoint import StateStore, content_digest
+from training.errors import BadInput
+
+# One output_dir for all runs, relative to each test's own folder: programs are compiled for their options, all of them.
+OPTIONS = PPOConfig(
+    output_dir="out", max_steps=4, save_steps=2, response_length=5, max_prompt_length=48, per_device_train_batch_size=4,
+    gradient_accumulation_steps=2, num_mini_batches=2, num_ppo_epochs=2, learning_rate=1e-2,
+    lr_scheduler_type="constant", kl_coef=0.1, kl_target=0.5,
+    kl_horizon=50.0, missing_eos_score=None,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compiled")
+    with compiled_once(folder):
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model):
+    return one_layer(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def reward_model(model):
+    return scalar(model, seed=1)
+
+
+@pytest.fixture(scope="module")
+def start(model, reward_model, picture):
+    """Makes a trainer."""
+    return lambda options=OPTIONS, rows=None: PPOTrainer(model, reward_model, options, rows or prompt_rows(picture))
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def whole(start, tmp_path_factory):
+    """A run from start to end: trainer, what it returned, its metrics and its folder."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        trainer = start()
+        returned = trainer.train()
+    return trainer, returned, (folder / "out" / "metrics.jsonl").read_text(), folder / "out"
+
+
+def lines(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def saved_state(folder):
+    """The training state of the last step as orbax has it."""
+    store = StateStore(folder / "state")
+    try:
+        return store._manager.restore(4)["state"]
+    finally:
+        store.close()
+
+
+def test_nothing_has_moved_at_the_first_minibatch_of_each_rollout(whole):
+    steps = lines(whole[2])
+    assert [line["step"] for line in steps] == [1, 2, 3, 4]
+    for line in steps:
+        assert line["first_ratio_mean"] == pytest.approx(1, abs=1e-5) and line["first_ratio_var"] < 1e-9
+        assert line["first_clip_fraction"] == 0 and abs(line["first_approx_kl_k3"]) < 1e-6
+        assert line["sampler_mismatch"] < 1e-5
+        assert line["approx_kl_k3"] > 0, "but later it has"
+    assert steps[0]["kl"] == pytest.approx(0, abs=1e-6) != steps[-1]["kl"]
+
+
+def test_it_returns_the_figures_of_the_last_rollout(whole):
+    last = lines(whole[2])[-1]
+    assert whole[1] == {name: value for name, value in last.items() if name != "step"}
+
+
+def test_reference_and_reward_model_stay_as_they_were(whole, model, reward_model, start):
+    assert content_digest(start().model.params) == content_digest(model.params)
+    assert content_digest(start().reward_model.params) == content_digest(reward_model.params)
+    assert content_digest(whole[0].model.params) != content_digest(model.params)
+
+
+def test_the_controller_moves_the_coefficient(whole):
+    steps = lines(whole[2])
+    beta = 0.1
+    for line in steps:
+        assert line["kl_coef"] == pytest.approx(beta, rel=1e-5)
+        beta *= 1 + np.clip(line["kl"] / 0.5 - 1, -0.2, 0.2) * 16 / 50
+    assert beta != pytest.approx(0.1)
+
+
+def test_scores_are_measured_against_the_references_replies(whole, start):
+    mean, std = (float(saved_state(whole[3])["extra"]["score_statistics"][name]) for name in ("mean", "std"))
+    first = lines(whole[2])[0]
+    assert first["normalised_score"] == pytest.approx((first["score"] - mean) / std, abs=1e-4)
+    assert abs(mean - first["score"]) < 2 * std and std > 0
+    assert mean != first["score"], "not of the rollout itself"
+
+
+def test_the_same_seed_gives_the_same_bytes_and_a_kill_changes_nothing(whole, start, here, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(ppo.train, "assess", killed_at(4, ppo.train.assess))
+        with pytest.raises(Killed):
+            start().train()
+    assert len(lines((here / "out" / "metrics.jsonl").read_text())) == 2, "the third was made and not yet written"
+    trainer = start()
+    assert trainer.train() == whole[1]
+    assert (here / "out" / "metrics.jsonl").read_text() == whole[2]
+    assert content_digest(trainer.model.params) == content_digest(whole[0].model.params)
+
+
+def test_another_seed_gives_another_run(whole, start, here):
+    assert start(replace(OPTIONS, seed=1)).train()["score"] != whole[1]["score"]
+
+
+SCRIPT = """
+import sys
+sys.path[:0] = {path!r}
+from tiny_world import compiled_once, prompt_rows
+from base_model import checkpoint
+from ppo.config import PPOConfig
+from ppo.train import PPOTrainer
+from training.checkpoint import content_digest
+from training.dataset import read_rows
+import ppo.train
+real, calls = ppo.train.assess, []
+def slow(*a, **k):
+    calls.append(1)
+    if len(calls) == 3 and sys.argv[1] == "hang":
+        print("hanging", flush=True)
+        import time; time.sleep(600)
+    return real(*a, **k)
+ppo.train.assess = slow
+with compiled_once({cache!r}):
+    trainer = PPOTrainer("model", "reward", PPOConfig(**{options!r}), "rows.jsonl")
+    trainer.train()
+print(content_digest(trainer.model.params))
+"""
+
+
+@pytest.mark.slow
+def test_a_process_killed_with_sigkill_goes_on(whole, model, reward_model, picture, here, compiled):
+    from PIL import Image
+
+    checkpoint.save(model, here / "model")
+    checkpoint.save(reward_model, here / "reward")
+    with (here / "rows.jsonl").open("w") as file:
+        for number, row in enumerate(prompt_rows(picture)):
+            parts = row.values["prompt"][0]["content"]
+            for place, part in enumerate(parts):
+                if part["type"] == "image":
+                    Image.fromarray(part["image"]).save(here / f"{number}-{place}.png")
+                    part["image"] = f"{number}-{place}.png"
+            file.write(json.dumps(row.values) + "\n")
+    root = Path(__file__).parents[2]
+    options = {field: getattr(OPTIONS, field) for field in OPTIONS.__dataclass_fields__}
+    script = SCRIPT.format(path=[str(root), str(root / "tests")], cache=str(compiled), options=options)
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen([*command, "hang"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "hanging\n"
+        time.sleep(0.1)
+        os.kill(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    done = subprocess.run([*command, "go on"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == content_digest(whole[0].model.params)
+    assert (here / "out" / "metrics.jsonl").read_text() == whole[2]
+
+
+def test_it_learns_to_say_what_is_rewarded(model, picture, here):
+    """A bandit: the reward model likes replies that end in one certain token."""
+    structure = structure_of(model.config, model.tokenizer)
+
+    @jax.jit
+    def hidden(params, tokens):
+        places = jnp.broadcast_to(jnp.arange(2), tokens.shape)
+        return nnx.merge(structure, params)(tokens, places, jnp.ones_like(tokens))[0][:, -1]
+
+    star = model.tokenizer.encode("cat")[-1]
+    tokens = [star, *(token for token in range(300, 316) if token != star)]
+    states = np.asarray(hidden(model.params, np.array([[2, token] for token in tokens], np.int32)))
+    direction = states[0] - states[1:].mean(0)
+    head = {"weight": jnp.asarray(direction / np.linalg.norm(direction)), "bias": jnp.float32(0)}
+    likes_star = replace(model, kind="scalar", params={"trunk": model.params, "head": head})
+    options = replace(OPTIONS, max_steps=25, save_steps=0, kl_coef=0.0, kl_target=0.0)
+    PPOTrainer(model, likes_star, options, prompt_rows(picture)).train()
+    scores = [line["normalised_score"] for line in lines((here / "out" / "metrics.jsonl").read_text())]
+    assert abs(np.mean(scores[:2])) < 0.7 and np.mean(scores[-3:]) > np.mean(scores[:2]) + 1, scores
+
+
+def test_passes_end_early_when_the_policy_has_moved_far(start, here, whole):
+    start(replace(OPTIONS, target_kl=1e-9)).train()
+    assert saved_state(whole[3])["step"] == 4 * 2 * 2
+    assert saved_state(here / "out")["step"] == 4 * 1 * 2, "one of two passes"
+
+
+def test_models_must_fit_each_other(model, reward_model, picture, start):
+    rows = prompt_rows(picture)
+    stranger = replace(reward_model, tokenizer=Tokenizer.train(["the cat sat on a mat", "no"] * 50, vocab_size=285))
+    with pytest.raises(BadInput, match="another tokenizer or chat template"):
+        PPOTrainer(model, stranger, OPTIONS, rows)
+    wider = replace(reward_model, config=replace(model.config, max_context=97))
+    with pytest.raises(BadInput, match="decoders of different shapes"):
+        PPOTrainer(model, wider, OPTIONS, rows)
+    with pytest.raises(BadInput, match="needs a language model and a reward model"):
+        PPOTrainer(model, model, OPTIONS, rows)
+    with pytest.raises(BadInput, match="max_prompt_length . response_length is 97, and the model's context is 96"):
+        start(replace(OPTIONS, max_prompt_length=92))

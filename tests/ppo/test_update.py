@@ -1,0 +1,109 @@
+"""One update: the first minibatch, separate trunks, and micro-batches that equal the whole."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_world import TALK, one_layer, scalar
+
+from base_model.batch import pad_left
+from base_model.checkpoint import structure_of
+from base_model.generate import reply_keys, vocabulary_of
+from base_model.sampling import SamplingConfig, sample
+from ppo.config import PPOConfig
+from ppo.rollout import Models, ScoreStatistics, assess
+from ppo.update import ppo_loss
+from training.step import accumulate, means
+
+LENGTH = 6
+CONFIG = PPOConfig(response_length=LENGTH, vf_coef=0.3, entropy_coef=0.02, missing_eos_score=None)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model):
+    return one_layer(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def models(model):
+    return Models(structure_of(model.config, model.tokenizer), vocabulary_of(model))
+
+
+@pytest.fixture(scope="module")
+def params(model):
+    return {"policy": model.params, "critic": scalar(model, seed=1).params}
+
+
+@pytest.fixture(scope="module")
+def rollout(model, models, params, make_example):
+    """Eight episodes, ragged, a few with pictures; lengths cut so that micro-batches differ in tokens."""
+    talk = (*TALK, *TALK[:2])
+    prompts = pad_left([make_example(q, pictures=p) for q, _, p in talk], 48, model.config, images=2)
+    config = SamplingConfig(max_new_tokens=LENGTH)
+    keys = reply_keys(jax.random.key(0), np.arange(8), 1)
+    drawn = sample(models.structure, model.params, prompts, keys, vocabulary=models.vocabulary, config=config)
+    mask = np.arange(LENGTH) < np.array([1, 6, 2, 6, 6, 3, 6, 5])[:, None]
+    drawn = drawn._replace(tokens=np.where(mask, drawn.tokens, 0), mask=jnp.asarray(mask))
+    unit = ScoreStatistics(jnp.float32(0), jnp.float32(1))
+    return assess(
+        models, params["policy"], params["critic"], params["policy"], scalar(model, seed=2).params, prompts, drawn,
+        unit, jnp.float32(0.05), config=CONFIG,
+    )[0]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def gradient(models):
+    return jax.jit(
+        lambda params, batch, parts: accumulate(
+            partial(ppo_loss, models, config=CONFIG), params, batch, micro_batches=parts
+        ),
+        static_argnums=2,
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(gradient, params, rollout):
+    return gradient(params, rollout, 1)
+
+
+def test_the_first_minibatch(whole, rollout, models, params):
+    figures = jax.device_get(means(whole[1]))
+    assert float(figures["ratio_mean"]) == pytest.approx(1, abs=1e-5) and float(figures["ratio_var"]) < 1e-9
+    assert figures["clip_fraction"] == figures["dual_clip_fraction"] == figures["value_clip_fraction"] == 0
+    for estimator in ("k1", "k2", "k3"):
+        assert abs(float(figures[f"approx_kl_{estimator}"])) < 1e-6
+    mask = np.asarray(rollout.mask)
+    advantages, returns, values = (np.asarray(x)[mask] for x in (rollout.advantages, rollout.returns, rollout.values))
+    assert float(figures["policy_loss"]) == pytest.approx(-advantages.mean(), abs=1e-5)
+    assert float(figures["value_loss"]) == pytest.approx(((values - returns) ** 2).mean() / 2, rel=1e-4)
+    whole_loss = figures["policy_loss"] + 0.3 * figures["value_loss"]
+    entropy = (whole_loss - figures["loss"]) / 0.02
+    assert 0 < entropy < np.log(len(models.vocabulary.never_sampled) + 340)
+    wanted = 1 - np.var(returns - values) / np.var(returns)
+    assert float(figures["value_explained_variance"]) == pytest.approx(wanted, abs=1e-3)
+
+
+def test_micro_batches_equal_the_whole(gradient, params, rollout, whole):
+    gradients, totals = gradient(params, rollout, 2)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), gradients, whole[0])
+    for name in ("loss", "policy_loss", "value_loss"):
+        assert float(means(totals)[name]) == pytest.approx(float(means(whole[1])[name]), abs=1e-6)
+
+
+def test_policy_and_critic_have_trunks_of_their_own(models, params, rollout, whole):
+    norm = lambda tree: float(sum(np.abs(x).sum() for x in jax.tree.leaves(tree)))  # noqa: E731
+    assert (
+        norm(whole[0]["policy"]) > 0 and norm(whole[0]["critic"]["trunk"]) > 0 and norm(whole[0]["critic"]["head"]) > 0
+    )
+    # The picture encoders of both learn, each for itself.
+    assert norm(whole[0]["policy"]["vision"]) > 0 and norm(whole[0]["critic"]["trunk"]["vision"]) > 0
+
+    @partial(jax.jit, static_argnums=2)
+    def part(params, batch, name):
+        return jax.grad(lambda p: ppo_loss(models, p, batch, config=CONFIG)[name][0])(params)
+
+    only_policy, only_critic = part(params, rollout, "policy_loss"), part(params, rollout, "value_loss")
+    assert norm(only_policy["critic"]) == 0 < norm(only_policy["policy"])
+    assert norm(only_critic["policy"]) == 0 < norm(only_critic["critic"])
