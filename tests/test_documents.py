@@ -1,0 +1,173 @@
+"""The documents must be true: paths exist, links resolve, command lines parse, layers are those that are checked."""
+
+import ast
+import dataclasses
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline import cli, options
+from pipeline.commands.quickstart import Quickstart
+from pipeline.commands_table import COMMANDS
+from pipeline.config import RunConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("base_model/**/*.md")],
+    key=lambda path: path.as_posix(),
+)
+NAMES = [path.relative_to(ROOT).as_posix() for path in DOCUMENTS]
+CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+LAYERS = next(contract["layers"] for contract in CONTRACTS if contract["type"] == "layers")
+PACKAGES = [name for layer in LAYERS for name in layer.split(" | ")]
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def fences(text: str, language: str) -> list[str]:
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return [block for name, block in found if name == language]
+
+
+def tree() -> list[str]:
+    """Paths of README's annotated tree: a line has a folder, with what is in it, or files of the folder above."""
+    block = next(block for block in fences(read("README.md"), "") if block.startswith("theodolite/"))
+    paths: list[str] = []
+    folders: list[str] = []
+    for line in block.splitlines()[1:]:
+        names = [word for word in line.split() if re.fullmatch(r"[\w.]+(/|\.py)", word)]
+        assert names, f"a line of the tree without a path: {line!r}"
+        folders[(len(line) - len(line.lstrip())) // 2 - 1 :] = []
+        if names[0].endswith("/"):
+            folders.append(names.pop(0).rstrip("/"))
+            paths.append("/".join(folders))
+        paths += ["/".join([*folders, name]) for name in names]
+    return paths
+
+
+def test_the_tree_of_the_readme_is_that_of_the_repository() -> None:
+    paths = tree()
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    modules = [path for name in PACKAGES for path in (ROOT / name).rglob("__init__.py")]
+    assert {path.parent.relative_to(ROOT).as_posix() for path in modules} <= set(paths)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_relative_links_resolve(name: str) -> None:
+    targets = re.findall(r"\]\(([^)\s]+)\)", read(name))
+    local = [target.partition("#")[0] for target in targets if not re.match(r"[a-z]+:|#", target)]
+    missing = [target for target in local if not (ROOT / name).parent.joinpath(target).exists()]
+    assert missing == []
+
+
+def command_lines(text: str) -> list[str]:
+    """Lines of indented code that start with `theodolite`, with or without the folder that it is installed in."""
+    return re.findall(r"^ {4}(?:\.venv/bin/)?(theodolite .*)$", text, re.MULTILINE)
+
+
+EXAMPLES = [f"theodolite {command.example}" for command in COMMANDS.values()]
+LINES = sorted({line for name in NAMES for line in command_lines(read(name))})
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which every file that a command line reads lies: those of the documents' YAML and a run's config."""
+    for name in NAMES:
+        for block in fences(read(name), "yaml"):
+            title = re.match(r"# (\S+\.yaml)\n", block)
+            assert title, f"a YAML block of {name} does not start with its file name"
+            (tmp_path / title[1]).write_text(block, encoding="utf-8")
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    for line in [*LINES, *EXAMPLES]:
+        for run in re.findall(r"runs/\w+/run\.yaml", line):
+            (tmp_path / run).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / run).write_text(options.to_yaml(RunConfig()), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("line", [*LINES, *EXAMPLES])
+def test_command_lines_parse(line: str, folder: Path) -> None:
+    arguments = shlex.split(line, comments=True)[1:]
+    if arguments[-1] == "--help":
+        assert cli.main(arguments) == 0
+        return
+    name, rest = cli._choose(arguments)
+    command = COMMANDS[name]
+    options.parse(cli._load(command.config), rest, positional=command.positional)
+
+
+def test_the_quickstart_config_is_that_of_the_command() -> None:
+    """`configs/quickstart.yaml` has what the quickstart sets, and nothing else."""
+
+    def differing(config: object, default: object) -> dict:
+        values = {}
+        for field in dataclasses.fields(default):  # pyright: ignore[reportArgumentType]
+            mine, usual = getattr(config, field.name), getattr(default, field.name)
+            if dataclasses.is_dataclass(mine):
+                mine, usual = differing(mine, usual), {}
+            if mine != usual:
+                values[field.name] = mine
+        return values
+
+    wanted = yaml.safe_dump(differing(Quickstart(), RunConfig()), sort_keys=False)
+    found = "".join(line for line in read("configs/quickstart.yaml").splitlines(True) if not line.startswith("#"))
+    assert found == wanted, f"configs/quickstart.yaml should hold, below its comment:\n{wanted}"
+
+
+def test_documents_show_every_command() -> None:
+    assert LINES
+    rows = re.findall(r"^\| `theodolite ([\w ]+)` \| (.*) \|$", read("docs/commands.md"), re.MULTILINE)
+    assert dict(rows) == {name: command.help for name, command in COMMANDS.items()}
+    shown = {cli._choose(shlex.split(line, comments=True)[1:])[0] for line in LINES if "--help" not in line}
+    assert shown == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
+def test_the_layers_are_those_that_import_linter_checks(name: str) -> None:
+    blocks = re.findall(r"(?:^ {4}\S.*\n)+", read(name), re.MULTILINE)
+    block = next(block for block in blocks if block.split()[0] == "pipeline")
+    assert [re.split(r" {2,}", line.strip())[0] for line in block.splitlines()] == LAYERS
+
+
+def test_the_legend_has_every_axis() -> None:
+    legend = set(re.findall(r"^\| ([A-Z]) \| ", read("ARCHITECTURE.md"), re.MULTILINE))
+    used = set()
+    for path in (path for name in PACKAGES for path in (ROOT / name).rglob("*.py")):
+        for axes in re.findall(r"(?:Array|ndarray), \"([^\"]*)\"\]", path.read_text(encoding="utf-8")):
+            used |= {axis for axis in axes.split() if re.fullmatch("[A-Z]", axis)}
+    assert used <= legend
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/python-api.md"])
+def test_python_examples_name_what_exists(name: str) -> None:
+    for block in fences(read(name), "python"):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom):
+                module = __import__(str(node.module), fromlist=[alias.name for alias in node.names])
+                assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
+
+
+def test_the_card_is_the_one_that_its_measurements_give() -> None:
+    import importlib.util
+    import json
+
+    spec = importlib.util.spec_from_file_location("model_card", ROOT / "benchmarks" / "model_card.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    result = json.loads(module.RESULT.read_text(encoding="utf-8"))
+    assert module.card(result) == read("base_model/tiny/README.md")
+    described = json.loads(read("base_model/tiny/config.json"))
+    assert result["model"]["content_digest"] == described["content_digest"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_documents_say_nothing_of_the_machine_that_wrote_them(name: str) -> None:
+    assert not re.search(r"(?<![\w.])/(root|work|home)/", read(name))
