@@ -12,8 +12,8 @@ class RewardConfig(TrainingConfig):
 
     Attributes:
         max_length: tokens of a packed row, in which whole pairs stand beside one another.
-        max_images: pictures of a packed row, twice those of its pairs; the encoder works for so many whether they are
-            there or not.
+        max_images: pictures of a packed row, those of a prompt counted with each reply; the encoder works for so many
+            whether they are there or not.
         center_rewards_coefficient: pulls the mean reward of a pair to 0 (Eisenstein et al. 2023).
         label_smoothing: assumed share of swapped labels.
         on_bad_row: stop, or skip (counted and reported).

@@ -91,7 +91,7 @@ class RewardTrainer:
     def train(self) -> dict[str, Any]:
         """Trains, from the newest saved state if there is one, and returns the evaluation."""
         args, config = self.args, self.model.config
-        pictures = [2 * len(pair.chosen.images) for pair in self._pairs]
+        pictures = [len(pair.chosen.images) + len(pair.rejected.images) for pair in self._pairs]
         stream = PackedStream(
             [len(pair) for pair in self._pairs], args.max_length, seed=args.seed,
             pictures=pictures, most_pictures=args.max_images,

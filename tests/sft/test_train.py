@@ -98,24 +98,17 @@ def test_packing_changes_neither_loss_nor_gradient(model, picture, tmp_path):
     np.testing.assert_allclose(*flat, atol=1e-6)
 
 
-def test_a_later_epoch_may_pack_more_pictures_than_the_first(model, picture, tmp_path):
-    rows = as_rows({"messages": [turn("hi", [picture(n)] * (n % 4)), reply("a")]} for n in range(12))
-    config = SFTConfig(output_dir=str(tmp_path), max_length=160, per_device_train_batch_size=1, max_steps=1)
-    trainer = SFTTrainer(model, config, rows)
-    wanted = []
-    real = sft.train.PackedStream.rows
-
-    def poor_then_rich(self, first, count):
-        if count == self.rows_per_epoch:
-            return [[0] for _ in real(self, first, count)]  # the first epoch: no picture in any row
-        rich = sorted(range(12), key=lambda i: -len(trainer._examples[i].images))[:3]
-        wanted.append(rich)
-        return [rich] * count
-
+def test_rows_hold_no_more_pictures_than_they_may_in_any_epoch(model, picture, tmp_path):
+    rows = as_rows({"messages": [turn("hi", [picture(n)] * (n % 4)), reply("a")]} for n in range(8))
+    options = {"output_dir": str(tmp_path), "max_length": 96, "per_device_train_batch_size": 2}
+    with pytest.raises(BadInput, match="has 3 pictures, and a row at most 2; raise max_images"):
+        SFTTrainer(model, SFTConfig(max_images=2, **options), rows).train()
+    packed = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sft.train.PackedStream, "rows", poor_then_rich)
-        trainer.train()
-    assert sum(len(trainer._examples[i].images) for i in wanted[0]) > 6
+        real = sft.train.pack
+        patch.setattr(sft.train, "pack", lambda *a, **k: packed.append(real(*a, **k)) or packed[-1])
+        SFTTrainer(model, SFTConfig(max_images=3, num_train_epochs=4, **options), rows).train()
+    assert len(packed) > 8 and {batch.images.shape[1] for batch in packed} == {3}
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(trained, model, picture, tmp_path, monkeypatch):

@@ -1,0 +1,65 @@
+"""The files in configs/: defaults of commands, written out with a comment on each group.
+
+`python -m pipeline.config_files` writes them again; a test compares them with the dataclasses.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from base_model.pretrain import PretrainConfig
+from pipeline.commands.base import BasePretrain
+from pipeline.commands.quickstart import Quickstart
+from pipeline.options import to_yaml
+
+FOLDER = Path(__file__).resolve().parents[1] / "configs"
+
+# Options that a file of defaults must not have: where a stage writes follows from `out`, and a stage's command has no
+# first and last stage.
+LEFT_OUT = {"output_dir", "from_", "until"}
+
+COMMENTS = {
+    "out": "The run's folder.",
+    "base": 'The model to start from: a folder, or "shipped" for the tiny one that comes with the package.',
+    "data": 'Rows of each stage: a JSONL or Parquet file, a hub name, or "packaged" for the data inside pip packages.',
+    "gate": "What the gates demand: a profile, or a YAML file with a policy of your own; and who scores toxicity.",
+    "sft": "Supervised fine-tuning.",
+    "reward": "The reward model, trained on pairs from the SFT model's trunk.",
+    "ppo": "PPO: the SFT model against the reward model, held near where it started.",
+    "tokenizer": 'A tokenizer.model; "" trains one on the data first.',
+    "pretrain": "Optimisation. The state is saved now and then: the same command goes on where it was stopped.",
+}
+
+
+def tiny_base() -> BasePretrain:
+    """How the shipped model was made."""
+    return BasePretrain(pretrain=PretrainConfig(max_steps=5000, save_steps=250, eval_steps=500))
+
+
+def files() -> dict[str, str]:
+    """The content of each file by its name."""
+    quickstart = "theodolite quickstart, or a run of your own: theodolite run configs/quickstart.yaml out=runs/mine"
+    pretrain = "theodolite base pretrain --config configs/tiny_base.yaml out=runs/base"
+    configs = {"quickstart.yaml": (Quickstart(), quickstart), "tiny_base.yaml": (tiny_base(), pretrain)}
+    return {name: _commented(config, command) for name, (config, command) in configs.items()}
+
+
+def _commented(config: Any, command: str) -> str:
+    values = yaml.safe_load(to_yaml(config))
+    lines = [f"# {command}", "# Options given on the command line win over this file, like sft.seed=1."]
+    for name, value in values.items():
+        if name in LEFT_OUT:
+            continue
+        if isinstance(value, dict):
+            value = {key: part for key, part in value.items() if key not in LEFT_OUT}
+        if name in COMMENTS:
+            lines += ["", f"# {COMMENTS[name]}"]
+        lines.append(yaml.safe_dump({name: value}, sort_keys=False, allow_unicode=True, width=120).rstrip("\n"))
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    for name, content in files().items():
+        (FOLDER / name).write_text(content, encoding="utf-8")
+        print(FOLDER / name)
