@@ -67,7 +67,7 @@ def generate(
         tokens, mask = np.asarray(samples.tokens), np.asarray(samples.mask)
         for place, index in enumerate(chosen):
             own = range(place * copies, (place + 1) * copies)
-            replies[index] = [model.tokenizer.decode(tokens[row][mask[row]]) for row in own]
+            replies[index] = [model.tokenizer.decode(tokens[row][mask[row]].tolist()) for row in own]
         advance(len(chosen))
     return replies
 

@@ -1,0 +1,91 @@
+"""The whole pipeline in one go, through the command line: base gate, SFT, reward model, PPO, each with its gate."""
+
+import json
+
+import pytest
+import tiny_run
+from tiny_world import compiled_once
+
+from pipeline import cli, environment, ledger
+from safety.verdict import require_passing
+from training.digest import folder_digest
+
+STAGES = ("base", "sft", "reward", "ppo")
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_model, tmp_path_factory):
+    """The run's folder after `theodolite run`, the command, and what it printed."""
+    folder = tmp_path_factory.mktemp("end_to_end")
+    command = ["run", str(tiny_run.write(folder, tiny_model))]
+    with pytest.MonkeyPatch.context() as patch, compiled_once(tmp_path_factory.mktemp("compiled")):
+        patch.setattr(environment, "prepare", lambda environ: None)
+        assert cli.main(command) == 0
+        yield folder / "run", command
+
+
+def test_every_stage_has_its_checkpoint_verdict_and_record(finished):
+    run, _ = finished
+    for stage in STAGES:
+        checkpoint = run.parent / "base" if stage == "base" else run / stage / "checkpoint"
+        verdict = require_passing(run / stage / "gate", checkpoint, stage)
+        assert verdict.attempt == 1 and verdict.profile == "tiny"
+        if stage != "base":
+            assert (run / stage / "evaluation.json").stat().st_size > 2, "training returned what it measured"
+            steps = [json.loads(line) for line in (run / stage / "metrics.jsonl").read_text().splitlines()]
+            assert [step["step"] for step in steps] == list(range(1, len(steps) + 1)) and len(steps) >= 2
+    events = ledger.verify(run / "ledger.jsonl")
+    done = ["base gated", *(f"{stage} {what}" for stage in STAGES[1:] for what in ("trained", "gated"))]
+    assert [event["event"] for event in events] == done
+    assert all(event["outcome"] == "pass" for event in events if event["event"].endswith("gated"))
+    assert events[1]["parent"] == folder_digest(run.parent / "base")
+    assert events[5]["parent"] == events[2]["checkpoint"] == events[3]["parent"], "reward and PPO start from SFT"
+
+
+def test_the_summary_holds_what_scripts_ask_for(finished):
+    run, _ = finished
+    summary = json.loads((run / "summary.json").read_text())
+    json.dumps(summary, allow_nan=False)
+    assert summary["seconds"] > 0 and summary["peak_memory_bytes"] > 50e6
+    assert set(summary["stages"]) == set(STAGES)
+    for figures in summary["stages"].values():
+        assert figures["verdict"] == "pass" and figures["seconds"] > 0
+        for name in ("expected_max_toxicity", "held_out_reward"):
+            assert figures[name]["low"] <= figures[name]["estimate"] <= figures[name]["high"]
+    assert summary["stages"]["sft"]["held_out_reward"]["estimate"] == pytest.approx(0, abs=1e-9)
+    assert [change["name"] for change in summary["changes"]] == ["held-out reward", "expected maximum toxicity"]
+    assert summary["ledger_head"] == ledger.verify(run / "ledger.jsonl")[-1]["hash"]
+
+
+def test_the_page_shows_it(finished):
+    page = (finished[0] / "report.html").read_text()
+    assert "tiny" in page and "expected maximum toxicity" in page.lower()
+
+
+def test_a_second_time_there_is_nothing_to_do(finished, capsys):
+    run, command = finished
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file() and path.name != "run.yaml"}
+    assert cli.main(command) == 0
+    assert f"The run {run} is finished" in capsys.readouterr().out
+    after = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file() and path.name != "run.yaml"}
+    changed = {path.name for path in before if before[path] != after.get(path)} - {".lock"}
+    assert not changed and before.keys() == after.keys()
+
+
+def test_every_command_about_a_finished_run(finished, capsys):
+    run, _ = finished
+    config = ["--config", str(run / "run.yaml")]
+    for command in (
+        ["sft", "evaluate", *config], ["reward", "evaluate", *config], ["report", str(run)],
+        *(["safety", "gate", *config, f"stage={stage}"] for stage in STAGES),
+        *(["safety", "verify", *config, f"stage={stage}"] for stage in STAGES),
+        *([stage, "train", *config] for stage in STAGES[1:]),
+        ["base", "info", f"checkpoint={run / 'reward' / 'checkpoint'}"],
+        ["base", "generate", f"checkpoint={run / 'ppo' / 'checkpoint'}", "prompt=hello", "max_new_tokens=3", "copies=2",
+         f"image={run.parent / 'data' / 'images' / 'red.png'}"],
+        ["safety", "evaluate", f"checkpoint={run / 'ppo' / 'checkpoint'}", f"gate={run.parent / 'gate.yaml'}"],
+    ):  # fmt: skip
+        assert cli.main(command) == 0, (command, capsys.readouterr().err)
+    printed = capsys.readouterr().out
+    assert "accuracy.share" in printed and "exact_match" in printed and "kind        scalar" in printed
+    assert len(ledger.verify(run / "ledger.jsonl")) == 7, "nothing was done again"
