@@ -1,17 +1,14 @@
 """The documents must be true: paths exist, links resolve, command lines parse, layers are those that are checked."""
 
 import ast
-import dataclasses
 import re
 import shlex
 import tomllib
 from pathlib import Path
 
 import pytest
-import yaml
 
 from pipeline import cli, options
-from pipeline.commands.quickstart import Quickstart
 from pipeline.commands_table import COMMANDS
 from pipeline.config import RunConfig
 
@@ -101,24 +98,6 @@ def test_command_lines_parse(line: str, folder: Path) -> None:
     name, rest = cli._choose(arguments)
     command = COMMANDS[name]
     options.parse(cli._load(command.config), rest, positional=command.positional)
-
-
-def test_the_quickstart_config_is_that_of_the_command() -> None:
-    """`configs/quickstart.yaml` has what the quickstart sets, and nothing else."""
-
-    def differing(config: object, default: object) -> dict:
-        values = {}
-        for field in dataclasses.fields(default):  # pyright: ignore[reportArgumentType]
-            mine, usual = getattr(config, field.name), getattr(default, field.name)
-            if dataclasses.is_dataclass(mine):
-                mine, usual = differing(mine, usual), {}
-            if mine != usual:
-                values[field.name] = mine
-        return values
-
-    wanted = yaml.safe_dump(differing(Quickstart(), RunConfig()), sort_keys=False)
-    found = "".join(line for line in read("configs/quickstart.yaml").splitlines(True) if not line.startswith("#"))
-    assert found == wanted, f"configs/quickstart.yaml should hold, below its comment:\n{wanted}"
 
 
 def test_documents_show_every_command() -> None:
