@@ -43,7 +43,9 @@ def initial_state(
         optimizer, lambda _, sharding: sharding, shape, shardings, transform_non_params=lambda _: replicated(mesh)
     )
     state = jax.jit(optimizer.init, out_shardings=placed)(params)
-    return TrainState(jax.device_put(jnp.int32(0), replicated(mesh)), params, state, {} if extra is None else extra)
+    # The rest is placed too: a step would be compiled a second time for a state that comes from the first.
+    step, extra = jax.device_put((jnp.int32(0), {} if extra is None else extra), replicated(mesh))
+    return TrainState(step, params, state, extra)
 
 
 def identity_of(config: TrainingConfig, *parts: str) -> str:

@@ -24,13 +24,13 @@ class Quickstart(Run):
     )
     reward: RewardConfig = field(
         default_factory=lambda: RewardConfig(
-            max_steps=120, learning_rate=4e-4, max_length=256, per_device_train_batch_size=12, on_bad_row="skip",
+            max_steps=140, learning_rate=1e-3, max_length=256, per_device_train_batch_size=12, on_bad_row="skip",
             matmul_dtype="bfloat16",
         )
     )
     ppo: PPOConfig = field(
         default_factory=lambda: PPOConfig(
-            total_episodes=1792, learning_rate=4e-4, kl_coef=0.1, response_length=24, num_ppo_epochs=2,
+            total_episodes=1536, learning_rate=5e-4, kl_coef=0.1, response_length=24, num_ppo_epochs=2,
             max_prompt_length=64, per_device_train_batch_size=32, gradient_accumulation_steps=2, on_bad_row="skip",
         )
     )  # fmt: skip
