@@ -182,9 +182,17 @@ def _reward(rng):
 
 def _ppo(rng):
     for step in range(1, 41):
-        yield {"step": step, "score": 0.02 * step + 0.1 * rng.standard_normal(), "kl": 0.08 * step,
-               "entropy": 3 - 0.02 * step, "eos_rate": 0.9, "response_length": 11 + rng.standard_normal(), "first_ratio_mean": 1.0,
-               "first_clip_fraction": 0.0, "value_explained_variance": None if step == 1 else 0.5}  # fmt: skip
+        yield {
+            "step": step,
+            "score": 0.02 * step + 0.1 * rng.standard_normal(),
+            "kl": 0.08 * step,
+            "entropy": 3 - 0.02 * step,
+            "eos_rate": 0.9,
+            "response_length": 11 + rng.standard_normal(),
+            "first_ratio_mean": 1.0,
+            "first_clip_fraction": 0.0,
+            "value_explained_variance": None if step == 1 else 0.5,
+        }
 
 
 METRICS = {"sft": _sft, "reward": _reward, "ppo": _ppo}

@@ -222,7 +222,7 @@ def test_a_failed_gate_gives_its_reasons(tmp_path, monkeypatch):
     """The verdict first, then the clause with its numbers."""
     monkeypatch.setitem(fake_run.TOXIC_SHARE, "sft", 0.6)
     text = drawn(fake_run.make(tmp_path / "run", until="sft"))
-    assert "The run did not pass: the gate of SFT did not let it through." in text
+    assert text.startswith("SFT failed.")
     assert "the checkpoint itself breaks at least one:" in text and "ceiling 0.9: the estimate is above it" in text
 
 
