@@ -1,6 +1,6 @@
 """Pretraining from scratch on conversations, questions, captions and pictures.
 
-`theodolite base pretrain --config configs/pretrain.yaml` makes the shipped tiny model. A run that was stopped goes on
+`theodolite base pretrain --config configs/tiny_base.yaml` makes the shipped tiny model. A run that was stopped goes on
 from its last saved state when the same command is given again.
 """
 

@@ -26,6 +26,13 @@ Every command reads --config FILE.yaml and overrides like ppo.kl_coef=0.02, and 
 exit codes: 0 done or passed, 1 crash, 2 bad input, 3 gate failed, 4 gate inconclusive, 5 refused"""
 
 
+def entry() -> int:
+    """The `theodolite` program."""
+    if sys.argv[1:] and not {"-h", "--help"} & set(sys.argv):  # a help page is to come at once
+        environment.keep_freed_memory(os.environ)
+    return main()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line.
 
@@ -151,4 +158,4 @@ def _complain_about_crash(error: Exception) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(entry())

@@ -81,7 +81,7 @@ COMMANDS = {
     "sft evaluate": Command(
         target="pipeline.commands.stage:sft_evaluate",
         config="pipeline.commands.stage:Stage",
-        help="loss on held-out conversations, by source",
+        help="loss and exact match on held-out conversations",
         example="sft evaluate --config configs/quickstart.yaml out=runs/mine",
     ),
     "reward train": Command(

@@ -1,7 +1,7 @@
 """PPO: sample replies, score them, move the policy towards what scored well and the critic towards what was returned.
 
-`theodolite ppo train model=SFT reward_model=REWARD ppo.output_dir=OUT data=PROMPTS.jsonl` runs it. After Ziegler et al.
-(2019) and Huang et al., "The N+ Implementation Details of RLHF with PPO" (2024); departures stand at the functions.
+`theodolite ppo train --config configs/quickstart.yaml out=RUN data.ppo_prompts=PROMPTS.jsonl` runs it. After Ziegler et
+al. (2019) and Huang et al., "The N+ Implementation Details of RLHF with PPO" (2024); departures stand at the functions.
 """
 
 from collections.abc import Mapping, Sequence

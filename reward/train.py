@@ -1,6 +1,6 @@
 """Training of the reward model on preferences (Bradley-Terry), starting from the SFT model.
 
-`theodolite reward train model=SFT reward.output_dir=OUT data=PAIRS.jsonl` runs it.
+`theodolite reward train --config configs/quickstart.yaml out=RUN data.preferences=PAIRS.jsonl` runs it.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """Supervised fine-tuning: the decoder learns to write the assistant's turns.
 
-`theodolite sft train model=BASE sft.output_dir=OUT data=ROWS.jsonl` runs it.
+`theodolite sft train --config configs/quickstart.yaml out=RUN data.sft=ROWS.jsonl` runs it.
 """
 
 from collections.abc import Sequence
