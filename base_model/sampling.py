@@ -83,8 +83,8 @@ def keep_top_k(logits: Float[Array, "B V"], k: int) -> Float[Array, "B V"]:
 def draw(logits: Float[Array, "B V"], keys: Key[Array, " B"]) -> Int[Array, " B"]:
     """Draws one id a row from softmax(logits) by inverting its distribution function.
 
-    One random number a row instead of the vocabulary's worth that the Gumbel trick takes: the number picks a block of 128
-    ids by the blocks' masses, then an id in the block. Masked ids have mass 0 and are never drawn.
+    One random number a row instead of the vocabulary's worth that the Gumbel trick takes: the number picks a block of
+    128 ids by the blocks' masses, then an id in the block. Masked ids have mass 0 and are never drawn.
     """
     rows, size = logits.shape
     weights = jnp.exp(logits - logits.max(-1, keepdims=True))
@@ -109,7 +109,7 @@ def draw_top_p(logits: Float[Array, "B V"], keys: Key[Array, " B"], p: float) ->
         ids = jnp.where(accepted, ids, again)
         return number + 1, ids, accepted | in_nucleus(probabilities, ids, p)
 
-    # The most likely id is always in the set: it stands in for a draw that would otherwise go on for ever (logits of NaN).
+    # The most likely id is always in the set: it stands in for a draw that would never end (logits of NaN).
     start = jnp.int32(0), logits.argmax(-1).astype(jnp.int32), jnp.zeros(logits.shape[0], bool)
     _, ids, accepted = jax.lax.while_loop(lambda carry: (carry[0] < 1000) & ~carry[2].all(), attempt, start)
     return jnp.where(accepted, ids, start[1])
@@ -123,7 +123,7 @@ def in_nucleus(probabilities: Float[Array, "B V"], ids: Int[Array, " B"], p: flo
 
 def _invert(mass: Float[Array, "B N"], uniform: Float[Array, " B"]) -> tuple[Int[Array, " B"], Float[Array, " B"]]:
     """The index at which the cumulated mass passes `uniform` of the whole, and how far into its own mass that is."""
-    # A cumulated sum is rounded differently at every place and may grow where there is no mass: such places are left out.
+    # A cumulated sum is rounded at every place and may grow where there is no mass: such places are left out.
     total = jnp.where(mass > 0, jnp.cumsum(mass, -1), 0)
     # Kept below the end, where rounding could step past the last index that has any mass.
     target = jnp.minimum(uniform, 1 - 1e-6) * total.max(-1)

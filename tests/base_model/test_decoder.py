@@ -1,0 +1,297 @@
+import json
+from dataclasses import replace
+from functools import partial
+from math import prod
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from safetensors.numpy import load_file
+
+from base_model.batch import pack, pad_left
+from base_model.checkpoint import abstract_params, build, structure_of
+from base_model.config import LayerSpec, ModelConfig, tiny
+from base_model.decoder import Decoder, empty_cache
+from base_model.layers import rms_norm
+from base_model.likelihood import cross_entropy, held_out
+
+LENGTH = 48
+
+
+@partial(jax.jit, static_argnums=0)
+def forward(structure, params, batch):
+    decoder = nnx.merge(structure, params)
+    tokens, segments, positions, _, images = batch
+    hidden, _ = decoder(tokens, positions, segments, images)
+    return decoder.logits(hidden)
+
+
+@partial(jax.jit, static_argnums=(0, 3))
+def read_in_parts(structure, params, batch, prefix):
+    """The logits of a row of which `prefix` tokens are read at once and the others one by one, through the cache."""
+    decoder = nnx.merge(structure, params)
+    tokens, segments, positions, _, images = batch
+    cache = empty_cache(decoder.config, *tokens.shape)
+    hidden, cache = decoder(tokens[:, :prefix], positions[:, :prefix], segments[:, :prefix], images, cache)
+
+    def step(cache, column):
+        hidden, cache = decoder(*(x[:, None] for x in column), None, cache)
+        return cache, hidden[:, 0]
+
+    columns = [x[:, prefix:].T for x in (tokens, positions, segments)]
+    _, later = jax.lax.scan(step, cache, columns)
+    return decoder.logits(jnp.concatenate([hidden, later.swapaxes(0, 1)], 1))
+
+
+@pytest.fixture(scope="module")
+def examples(make_example):
+    """Six of different length, four of them with pictures; the two pairs fit in one row each."""
+    return [
+        make_example("what colour is this", "blue", pictures=[0]),
+        make_example("hello", "how are you"),
+        make_example("where is the cat", "on a mat", pictures=[1, 2]),
+        make_example("yes", "no", pictures=[3]),
+    ]
+
+
+@pytest.fixture(params=["causal", "bidirectional"])
+def attending(request, tiny_model):
+    """The structure of the tiny model with either attention inside pictures; the parameters are the same."""
+    return structure_of(replace(tiny_model.config, image_attention=request.param), tiny_model.tokenizer)
+
+
+def test_packed_examples_do_not_see_each_other(attending, tiny_model, examples):
+    alone = pack([[example] for example in examples], LENGTH, tiny_model.config, images=2)
+    rows = [[examples[0], examples[1]], [examples[3], examples[1]], [examples[2]], []]
+    packed = pack(rows, LENGTH, tiny_model.config)
+    one, many = (forward(attending, tiny_model.params, batch) for batch in (alone, packed))
+    for row, start, example in [(0, 0, 0), (0, len(examples[0]), 1), (1, 0, 3), (1, len(examples[3]), 1), (2, 0, 2)]:
+        length = len(examples[example])
+        np.testing.assert_allclose(many[row, start : start + length], one[example, :length], atol=1e-5)
+
+
+def test_the_loss_of_packed_examples_is_that_of_single_ones(structure, tiny_model, examples):
+    loss = jax.jit(cross_entropy, static_argnums=0)
+    packed = pack([[examples[0], examples[1]], [examples[3], examples[2]]], 2 * LENGTH, tiny_model.config)
+    (total, count), (hits, _) = loss(structure, tiny_model.params, packed).values()
+    figures = held_out(structure, tiny_model.params, examples, tiny_model.config, batch_size=2)
+    assert count == sum(example.learn.sum() for example in examples)
+    np.testing.assert_allclose(total / count, figures.loss, rtol=1e-5)
+    assert 0 <= hits <= count
+
+
+def test_padding_on_either_side_changes_nothing(structure, tiny_model, examples):
+    left = forward(structure, tiny_model.params, pad_left(examples, LENGTH, tiny_model.config))
+    right = forward(structure, tiny_model.params, pack([[e] for e in examples], LENGTH, tiny_model.config))
+    exact = forward(structure, tiny_model.params, pack([[examples[2]]], len(examples[2]), tiny_model.config))
+    for row, example in enumerate(examples):
+        np.testing.assert_allclose(left[row, -len(example) :], right[row, : len(example)], atol=1e-5)
+    np.testing.assert_allclose(exact[0], right[2, : len(examples[2])], atol=1e-5)
+    assert np.isfinite(left).all() and np.isfinite(right).all()
+
+
+def test_the_picture_is_seen(structure, tiny_model, make_example):
+    rows = [make_example("what colour", "red", pictures=[number]) for number in (0, 1)]
+    batch = pack([[row] for row in rows], LENGTH, tiny_model.config)
+    seen = forward(structure, tiny_model.params, batch)
+    hidden = forward(structure, tiny_model.params, batch._replace(images=np.zeros_like(batch.images)))
+    first_soft = int(np.argmax(rows[0].tokens == tiny_model.tokenizer.image_token))
+    np.testing.assert_array_equal(seen[0, :first_soft], hidden[0, :first_soft])
+    last = len(rows[0]) - 1
+    assert np.abs(seen[0, last] - hidden[0, last]).max() > 0.01  # hidden
+    assert np.abs(seen[0, last] - seen[1, last]).max() > 0.01  # swapped
+
+
+def test_each_picture_is_seen_in_its_own_place(structure, tiny_model, make_example):
+    rows = [make_example("?", "", pictures=pictures) for pictures in ([0, 1], [1, 0], [0, 0])]
+    logits = forward(structure, tiny_model.params, pack([[row] for row in rows], LENGTH, tiny_model.config))
+    second = int(np.flatnonzero(rows[0].tokens == tiny_model.tokenizer.control("<start_of_image>"))[1])
+    np.testing.assert_allclose(logits[0, : second + 1], logits[2, : second + 1], atol=1e-6)
+    assert np.abs(logits[0, second + 1] - logits[2, second + 1]).max() > 0.01
+    assert np.abs(logits[0, 3] - logits[1, 3]).max() > 0.01
+
+
+def test_only_bidirectional_pictures_look_ahead(attending, tiny_model, make_example):
+    example = make_example("?", "", pictures=[0])
+    batch = pack([[example], [example]], LENGTH, tiny_model.config)
+    batch.images[1, 0, 12:] = 255 - batch.images[1, 0, 12:]  # the two lower soft tokens alone
+    logits = forward(attending, tiny_model.params, batch)
+    first = int(np.argmax(example.tokens == tiny_model.tokenizer.image_token))
+    looks_ahead = bool(np.abs(logits[0, first] - logits[1, first]).max() > 1e-3)
+    assert looks_ahead == (attending != structure_of(tiny_model.config, tiny_model.tokenizer))
+    np.testing.assert_array_equal(logits[0, :first], logits[1, :first])
+
+
+def test_reading_through_the_cache_equals_reading_at_once(attending, tiny_model, examples):
+    batch = pad_left(examples, LENGTH, tiny_model.config)
+    full = forward(attending, tiny_model.params, batch)
+    # The pictures of all rows stand in the part that is read at once.
+    parts = read_in_parts(attending, tiny_model.params, batch, 40)
+    pictured = max(np.flatnonzero((batch.tokens == tiny_model.tokenizer.image_token).any(0)))
+    assert pictured < 40
+    real = batch.segments > 0
+    np.testing.assert_allclose(np.asarray(parts)[real], np.asarray(full)[real], atol=1e-5)
+
+
+def test_text_is_embedded_times_the_root_of_the_width_and_pictures_are_not(structure, tiny_model, make_example):
+    decoder = nnx.merge(structure, tiny_model.params)
+    batch = pack([[make_example("hi", "no", pictures=[0])]], 24, tiny_model.config)
+    x = jax.jit(lambda tokens, images: decoder.embed(tokens, images))(batch.tokens, batch.images)[0]
+    soft = jax.jit(lambda images: decoder.vision(images))(batch.images[0])[0]
+    is_soft = batch.tokens[0] == tiny_model.tokenizer.image_token
+    np.testing.assert_allclose(x[is_soft], soft, atol=1e-6)
+    expected = np.asarray(tiny_model.params["embedding"])[batch.tokens[0]] * 32**0.5
+    np.testing.assert_allclose(x[~is_soft], expected[~is_soft], rtol=1e-6)
+
+
+def test_logits_are_capped_softly(structure, tiny_model):
+    decoder = nnx.merge(structure, tiny_model.params)
+    hidden = jnp.asarray(np.random.default_rng(0).normal(size=(3, 32)), jnp.float32)
+    plain = np.asarray(hidden) @ np.asarray(tiny_model.params["embedding"]).T
+    np.testing.assert_allclose(decoder.logits(hidden), 30 * np.tanh(plain / 30), atol=1e-4)
+    assert np.abs(decoder.logits(hidden * 1e6)).max() <= 30
+
+
+def test_every_parameter_has_a_finite_gradient_that_is_not_zero(structure, tiny_model, examples):
+    batch = pack([[example] for example in examples], LENGTH, tiny_model.config)
+    total = lambda params, batch: cross_entropy(structure, params, batch)["loss"][0]  # noqa: E731
+    gradient = jax.jit(jax.grad(total))(tiny_model.params, batch)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
+        assert np.isfinite(leaf).all() and np.abs(leaf).max() > 0, jax.tree_util.keystr(path)
+
+
+def count(config):
+    """Parameters of a config, without allocating them."""
+    shape = jax.eval_shape(lambda: nnx.state(Decoder(config, image_token=4, rngs=nnx.Rngs(0)), nnx.Param))
+    return sum(prod(leaf.shape) for leaf in jax.tree.leaves(shape))
+
+
+@pytest.mark.parametrize(("layers", "mlp_dim", "millions"), [(21, 8192, 1792), (32, 12_288, 3255)])
+def test_sizes_of_the_nano_models(layers, mlp_dim, millions):
+    nano = LayerSpec(heads=8, kv_heads=1, head_dim=256, rope_theta=1e6, mlp_dim=mlp_dim)
+    one, two = (count(ModelConfig(vocab_size=262_144, embed_dim=2048, layers=(nano,) * n)) for n in (1, 2))
+    assert round((one + (layers - 1) * (two - one)) / 1e6) == millions
+
+
+def test_size_of_the_shipped_model():
+    assert 3.5e6 < count(tiny()) < 4.5e6
+
+
+def test_abstract_parameters_are_those_of_a_built_model(tiny_model):
+    abstract = abstract_params(tiny_model.config, tiny_model.tokenizer, "decoder")
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), abstract) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), tiny_model.params
+    )
+
+
+def test_a_tokenizer_of_another_size_is_refused(tiny_model):
+    from training.errors import BadInput
+
+    with pytest.raises(BadInput, match="340 ids and the config says 500"):
+        build(replace(tiny_model.config, vocab_size=500), tiny_model.tokenizer)
+
+
+# Gemma 3 by another implementation: fixtures/decoder/README.md.
+
+GEMMA = Path(__file__).parents[1] / "fixtures" / "decoder" / "gemma3_text_mqa"
+NAMES = {
+    "input_layernorm": ("attention_norm", "weight"),
+    "post_attention_layernorm": ("attention_post_norm", "weight"),
+    "pre_feedforward_layernorm": ("mlp_norm", "weight"),
+    "post_feedforward_layernorm": ("mlp_post_norm", "weight"),
+    "mlp.gate_proj": ("mlp", "gate"),
+    "mlp.up_proj": ("mlp", "up"),
+    "mlp.down_proj": ("mlp", "down"),
+    "self_attn.q_proj": ("attention", "query"),
+    "self_attn.k_proj": ("attention", "key"),
+    "self_attn.v_proj": ("attention", "value"),
+    "self_attn.o_proj": ("attention", "out"),
+    "self_attn.q_norm": ("attention", "query_norm", "weight"),
+    "self_attn.k_norm": ("attention", "key_norm", "weight"),
+}
+
+
+@pytest.fixture(scope="module")
+def gemma():
+    """The decoder's structure and parameters out of the other implementation's config and weights, and its values."""
+    given = json.loads((GEMMA / "config.json").read_text())
+    layers = []
+    for kind in given["layer_types"]:
+        rope = given["rope_parameters"][kind]
+        layers.append(
+            LayerSpec(
+                window=given["sliding_window"] if kind == "sliding_attention" else None,
+                heads=given["num_attention_heads"],
+                kv_heads=given["num_key_value_heads"],
+                head_dim=given["head_dim"],
+                rope_theta=rope["rope_theta"],
+                rope_scale=rope.get("factor", 1.0),
+                mlp_dim=given["intermediate_size"],
+            )
+        )
+    config = ModelConfig(
+        vocab_size=given["vocab_size"],
+        embed_dim=given["hidden_size"],
+        layers=tuple(layers),
+        query_scale=given["query_pre_attn_scalar"] ** -0.5,
+        final_logit_cap=given["final_logit_softcapping"],
+        norm_offset=1.0,
+        norm_epsilon=given["rms_norm_eps"],
+        value_norm=False,
+    )
+    weights = load_file(GEMMA / "model.safetensors")
+    params = {
+        "embedding": weights.pop("model.embed_tokens.weight"),
+        "final_norm": {"weight": weights.pop("model.norm.weight")},
+        "blocks": {index: {} for index in range(len(layers))},
+    }
+    for name, array in weights.items():
+        _, _, index, *place, _ = name.split(".")
+        *path, leaf = NAMES[".".join(place)]
+        node = params["blocks"][int(index)]
+        for key in path:
+            node = node.setdefault(key, {})
+        node[leaf] = array if array.ndim == 1 else array.T
+    structure, state = nnx.split(nnx.eval_shape(lambda: Decoder(config, image_token=300, rngs=nnx.Rngs(0))), nnx.Param)
+    shapes = jax.tree.map(lambda x: x.shape, nnx.to_pure_dict(state))
+    assert jax.tree.map(lambda x: x.shape, params) == shapes
+    return structure, jax.tree.map(jnp.asarray, params), np.load(GEMMA / "golden.npz")
+
+
+@pytest.mark.parametrize("case", ["text", "batch_left", "batch_right"])
+def test_gemma_3_logits_are_those_of_another_implementation(gemma, case):
+    structure, params, golden = gemma
+    tokens, mask = golden[f"{case}/in/input_ids"], golden[f"{case}/in/attention_mask"]
+    positions = np.maximum(np.cumsum(mask, 1) - 1, 0).astype(np.int32)
+    if f"{case}/in/position_ids" in golden:
+        real = mask > 0
+        np.testing.assert_array_equal(positions[real], golden[f"{case}/in/position_ids"][real])
+    with jax.default_matmul_precision("highest"):
+        logits = np.asarray(forward(structure, params, (tokens, mask, positions, None, None)))
+    np.testing.assert_allclose(logits[mask > 0], golden[f"{case}/logits"][mask > 0], atol=1e-4)
+
+
+def test_gemma_3_through_the_cache_writes_the_tokens_of_another_implementation(gemma):
+    structure, params, golden = gemma
+    prompt, replies = golden["decode/in/input_ids"], golden["decode/new_tokens"]
+    mask = np.concatenate([golden["decode/in/attention_mask"], np.ones_like(replies)], 1)
+    positions = np.maximum(np.cumsum(mask, 1) - 1, 0).astype(np.int32)
+    tokens, width = np.concatenate([prompt, replies], 1), prompt.shape[1]
+    with jax.default_matmul_precision("highest"):
+        logits = np.asarray(read_in_parts(structure, params, (tokens, mask, positions, None, None), width))
+    logits = logits[:, width - 1 : -1].copy()
+    np.testing.assert_allclose(logits, golden["decode/step_logits"], atol=1e-4)
+    logits[..., 300:307] = -np.inf
+    np.testing.assert_array_equal(logits.argmax(-1), replies)
+
+
+def test_rms_norm_is_what_ends_the_decoder(structure, tiny_model, examples):
+    batch = pack([[examples[1]]], LENGTH, tiny_model.config)
+    decoder = nnx.merge(structure, tiny_model.params)
+    hidden, cache = jax.jit(lambda *x: decoder(*x))(batch.tokens, batch.positions, batch.segments)
+    assert cache is None
+    unweighted = hidden / tiny_model.params["final_norm"]["weight"]
+    np.testing.assert_allclose(rms_norm(unweighted, None, 0.0)[0], unweighted[0], rtol=1e-3)
