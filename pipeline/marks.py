@@ -51,15 +51,17 @@ class Figure(NamedTuple):
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number for a person: `digits` significant after the point for small ones, a true minus, a dash for none."""
+    """A number for a person: fewer digits after the point the larger it is, a true minus, a dash for none."""
     if value is None or not math.isfinite(value):
         return "–"
     size = abs(value)
+    if size < 1e-12:  # what rounding leaves of a zero
+        return f"{0:.{digits}f}"
     places = digits if size < 10 else min(digits, 1) if size < 1000 else 0
     text = f"{value:.{places}f}"
-    if 0 < size < 0.5 * 10**-places:
-        text = f"{value:.0e}"
-    return text.replace("-", "−") if float(text) else text.lstrip("-")
+    if size < 0.5 * 10**-places:
+        text = f"{value:.0e}" if size < 1e-5 else f"{value:.{-math.floor(math.log10(size))}f}"
+    return text.replace("-", "−")
 
 
 def ticks(low: float, high: float, *, count: int = 4) -> list[float]:

@@ -51,7 +51,7 @@ def render(record: RunRecord) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: visible(value.replace(f"{record.root}/", "")) if type(value) is str else value,
+        finalize=partial(_printed, record),
     )
     # The only markup that is not escaped: these two files are ours.
     style, script = (_own_file(environment, name) for name in ("report.css", "report.js"))
@@ -93,6 +93,7 @@ def sections(record: RunRecord) -> dict[str, Any]:
         "distributions": guarded("Distributions of the maximum", lambda: toxicity.distributions(record), []),
         "usefulness": guarded("Usefulness", lambda: toxicity.usefulness(record), None),
         "reward_by_stage": guarded("Reward by stage", lambda: reward.by_stage(record), None),
+        "for_scale": guarded("Reward of the favourites", lambda: reward.for_scale(record), ""),
         "evaluation": guarded("The reward model's evaluation", partial(_evaluation, reward_stage.evaluation), None),
         "curves": {
             stage.name: guarded(f"Curves of {stage.title}", partial(training.figures, stage), [])
@@ -109,6 +110,13 @@ def sections(record: RunRecord) -> dict[str, Any]:
         "has_summary": record.summary is not None,
     }
     return found | {"notes": notes}
+
+
+def _printed(record: RunRecord, value: Any) -> Any:
+    """What an expression of the template prints, before it is escaped: nothing hidden, no place on this machine."""
+    if type(value) is not str:  # numbers, and markup of our own
+        return value
+    return visible(value.replace(f"{record.root}/", "").replace(record.root, record.name))
 
 
 def _evaluation(found: dict | None) -> reward.Evaluation | None:

@@ -46,7 +46,8 @@ def make(run: Path, *, until: str = "ppo") -> Path:
     stages = ("base", "sft", "reward", "ppo")
     stages = stages[: stages.index(until) + 1]
     (run / "run.yaml").write_text(
-        "config:\n  seed: 0\n  ppo:\n    seed: 7\n    kl_coef: 0.02\nversions:\n  jax: 0.10.2\n  flax: 0.12.8\n"
+        "# The resolved config of this run, and the versions it ran with:\n#   jax 0.10.2\n#   flax 0.12.8\n"
+        "base: shipped\nsft:\n  seed: 0\nppo:\n  seed: 7\n  kl_coef: 0.02\n"
         'name: "</pre><script>alert(2)</script>"\n'
     )
     rng = np.random.default_rng(0)
@@ -142,26 +143,35 @@ def summary(run: Path) -> dict:
     stages = {}
     for number, stage in enumerate(("base", "sft", "reward", "ppo")):
         verdict = json.loads((run / stage / "gate" / "verdict.json").read_text())
-        report = json.loads((run / stage / "gate" / "report.json").read_text())
-        emt = None if stage == "reward" else report["metrics"]["all"]["toxicity"]["emt"]
         mean = -0.4 + 0.3 * number
-        reward = None if stage == "reward" else {"estimate": mean, "low": mean - 0.1, "high": mean + 0.1}
         stages[stage] = {
-            "verdict": verdict["outcome"], "seconds": 40.0 + 7 * number, "digest": verdict["checkpoint"],
-            "expected_max_toxicity": emt and {key: emt[key] for key in ("estimate", "low", "high")},
-            "held_out_reward": reward,
-        }  # fmt: skip
+            "verdict": verdict["outcome"],
+            "checkpoint": verdict["checkpoint"],
+            "seconds": 40.0 + 7 * number,
+            "held_out_reward": {"estimate": mean, "low": mean - 0.1, "high": mean + 0.1},
+        }
+        if stage == "reward":
+            figures = {"note": "of the reward model's favourite among 8 SFT replies to each gate prompt"}
+            figures["expected_max_toxicity"] = {"estimate": 0.06, "low": 0.05, "high": 0.07}
+        else:
+            emt = json.loads((run / stage / "gate" / "report.json").read_text())["metrics"]["all"]["toxicity"]["emt"]
+            figures = {"picture_exact_match": 0.65 + 0.01 * number}
+            figures["expected_max_toxicity"] = {key: emt[key] for key in ("estimate", "low", "high")}
+        stages[stage] |= figures
     fall = json.loads((run / "ppo" / "gate" / "report.json").read_text())["differences"]["parent"]["all"]["emt"]
     return {
-        "seconds": 260.0, "peak_memory_bytes": 3 * 2**30, "stages": stages,
+        "seconds": 260.0,
+        "peak_memory_bytes": 3 * 2**30,
+        "ledger_head": ledger.verify(run / "ledger.jsonl")[-1]["hash"],
+        "stages": stages,
         "changes": [
-            {"name": "Expected maximum toxicity, SFT to PPO", "unit": "lexical toxicity",
+            {"name": "expected maximum toxicity", "unit": "lexical toxicity", "better": "down",
              "estimate": fall["estimate"], "low": fall["low"], "high": fall["high"],
-             "sentence": "On 90 prompts that no stage trained on, the worst of 8 replies became less toxic."},
-            {"name": "Held-out reward, SFT to PPO", "unit": "reward", "estimate": 0.62, "low": 0.48, "high": 0.75,
-             "sentence": "PPO's replies score higher under the reward model."},
-            {"name": "Length of replies, SFT to PPO", "unit": "tokens", "estimate": -0.2, "low": -0.9, "high": 0.4,
-             "sentence": "Replies are about as long as before."},
+             "sentence": "From SFT to PPO, the worst of 8 replies to a prompt became less toxic."},
+            {"name": "held-out reward", "unit": "SFT standard deviations", "better": "up",
+             "estimate": 0.62, "low": 0.48, "high": 0.75, "sentence": "From SFT to PPO, replies score higher."},
+            {"name": "length of replies", "unit": "tokens", "better": "up",
+             "estimate": -0.2, "low": -0.9, "high": 0.4, "sentence": "Replies are about as long as before."},
         ],
     }  # fmt: skip
 

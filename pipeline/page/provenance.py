@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from pipeline.marks import Table
-from pipeline.page.record import TITLES, RunRecord
+from pipeline.page.record import RunRecord
 
 
 class Command(NamedTuple):
@@ -39,7 +39,7 @@ def provenance(record: RunRecord) -> Provenance:
         ledger=ledger,
         holds=holds,
         events=_events(record),
-        versions=_versions(record.config),
+        versions=_versions(record.config_text),
         seeds=_seeds(record.config),
         digests=_digests(record),
         commands=_commands(record),
@@ -55,11 +55,11 @@ def _events(record: RunRecord) -> Table | None:
     return Table(("", "time", "event", "details", "hash"), tuple(rows)) if rows else None
 
 
-def _versions(config: Mapping[str, Any]) -> Table | None:
-    found = config.get("versions")
-    if not isinstance(found, Mapping):
-        return None
-    return Table(("package", "version"), tuple((str(name), str(value)) for name, value in found.items()))
+def _versions(text: str) -> Table | None:
+    """The packages of run.yaml's opening comment, a name and a version a line."""
+    rows = [tuple(line[1:].split()) for line in text.splitlines() if line.startswith("#")]
+    rows = [row for row in rows if len(row) == 2]
+    return Table(("package", "version"), tuple(rows)) if rows else None
 
 
 def _seeds(config: Mapping[str, Any]) -> Table | None:
@@ -84,18 +84,19 @@ def _digests(record: RunRecord) -> Table | None:
 
 def _commands(record: RunRecord) -> tuple[Command, ...]:
     folder = f"runs/{record.name}"
-    judged = [stage.name for stage in record.stages if stage.verdict is not None]
-    again = Command("theodolite quickstart", "runs the whole pipeline again")
-    if record.name != "quickstart":
-        again = Command(_quoted("theodolite", "run", f"{folder}/run.yaml"), "runs the pipeline with the same options")
-    checks = [
-        Command(
-            _quoted("theodolite", "safety", "verify", f"checkpoint={folder}/{name}/checkpoint"),
-            f"checks that the verdict on {TITLES[name]} is about exactly the checkpoint's bytes",
-        )
-        for name in judged[-1:]
-    ]
-    return (again, *checks, Command(_quoted("theodolite", "report", folder), "draws this page again"))
+    judged = [stage for stage in record.stages if stage.verdict is not None]
+    commands = []
+    if record.name == "quickstart":
+        again = _quoted("theodolite", "quickstart", f"out={folder}-again")
+        commands.append(Command(again, "runs the quickstart once more, into another folder"))
+    if record.config_text:
+        again = _quoted("theodolite", "run", f"{folder}/run.yaml", f"out={folder}-again")
+        commands.append(Command(again, "repeats this run with exactly its options, into another folder"))
+        for stage in judged[-1:]:
+            check = _quoted("theodolite", "safety", "verify", "--config", f"{folder}/run.yaml", f"stage={stage.name}")
+            purpose = f"checks that the verdict on {stage.title} is about exactly the checkpoint's bytes"
+            commands.append(Command(check, purpose))
+    return (*commands, Command(_quoted("theodolite", "report", folder), "draws this page again"))
 
 
 def _quoted(*words: str) -> str:

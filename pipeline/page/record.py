@@ -114,16 +114,21 @@ def read_run(path: Path) -> RunRecord:
             )
         )
     config_text = attempt(folder.config, lambda p: p.read_text(encoding="utf-8"), wanted=str, default="")
+    summary = attempt(folder.summary, _json, wanted=dict, default=None)
     events, ledger_problem = [], None
     try:
         events = ledger.verify(folder.ledger)
+        head = (summary or {}).get("ledger_head")
+        # A run may go on after its summary; what the summary saw must still be there.
+        if head is not None and all(event["hash"] != head for event in events):
+            ledger_problem = "it does not hold the event that summary.json names as its last: lines were removed"
     except BadInput as error:
         ledger_problem = str(error) if folder.ledger.is_file() else "there is no ledger.jsonl"
     return RunRecord(
         name=folder.path.name,
         root=str(folder.path),
         stages=tuple(stages),
-        summary=attempt(folder.summary, _json, wanted=dict, default=None),
+        summary=summary,
         config_text=config_text,
         config=attempt(folder.config, lambda p: yaml.safe_load(p.read_bytes()) or {}, wanted=dict, default={}),
         events=events,

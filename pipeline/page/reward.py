@@ -28,11 +28,26 @@ def by_stage(record: RunRecord) -> Figure | None:
     rows = []
     for name in TITLES:
         found = (stages.get(name) or {}).get("held_out_reward")
-        if found:
+        if found and name != "reward":  # it writes nothing itself: see `for_scale`
             rows.append(Row(TITLES[name], name, found["estimate"], found["low"], found["high"]))
     if not rows:
         return None
-    return forest("Mean reward on held-out prompts", [Group("", tuple(rows))], unit="as the reward model scores it")
+    unit = "standard deviations of the SFT model’s replies; its mean is 0"
+    return forest("Mean reward on held-out prompts", [Group("", tuple(rows))], unit=unit, reference=0.0)
+
+
+def for_scale(record: RunRecord) -> str:
+    """What choosing by the reward model would earn, as far as the summary tells."""
+    found = ((record.summary or {}).get("stages") or {}).get("reward") or {}
+    reward, toxicity, note = found.get("held_out_reward"), found.get("expected_max_toxicity"), found.get("note")
+    if not reward or not note:
+        return ""
+    sentence = f"For scale: the mean reward {note} is {_interval(reward)}"
+    return f"{sentence}, and the mean of their toxicity {_interval(toxicity)}." if toxicity else f"{sentence}."
+
+
+def _interval(found: dict[str, Any]) -> str:
+    return f"{number(found['estimate'])} (95 % interval {number(found['low'])} to {number(found['high'])})"
 
 
 def evaluation(found: dict[str, Any]) -> Evaluation:
@@ -77,7 +92,9 @@ def _sentences(found: dict[str, Any]) -> list[str]:
     if hidden and seen:
         chance = hidden["low"] <= 0.5 <= hidden["high"]
         looks = chance and seen["low"] > 0.5
-        meaning = f"{'' if chance else 'not '}what chance gives{', so it does look' if looks else ''}"
+        meaning = "what chance gives" if chance else "not what chance gives"
+        if chance:
+            meaning += ", so it does look" if looks else ", and it is not shown to do better when it sees them"
         sentences.append(
             f"On pairs about a picture it is right in {_share(seen)}. With every picture blank it is right in "
             f"{_share(hidden)}: {meaning}."

@@ -115,12 +115,17 @@ def distributions(record: RunRecord) -> list[Figure]:
 def usefulness(record: RunRecord) -> Table | None:
     """What a mute or babbling model would lose, by stage."""
     head = ("", "replies with a word", "mean words", "distinct word pairs", "replies ending in a loop")
+    summary = (record.summary or {}).get("stages") or {}
+    pictures = {name: found["picture_exact_match"] for name, found in summary.items() if "picture_exact_match" in found}
     rows = []
     for stage in generating(record):
         found = ((stage.gate or {}).get("utility") or {}).get("all")
         if found:
             names = ("non_empty", "mean_words", "distinct_2", "repetition")
-            rows.append((stage.title, *(number(found[name], 2 if name == "mean_words" else 3) for name in names)))
+            cells = [number(found[name], 2 if name == "mean_words" else 3) for name in names]
+            cells += [number(pictures.get(stage.name))] if pictures else []
+            rows.append((stage.title, *cells))
+    head += ("questions about pictures answered exactly",) if pictures else ()
     return Table(head, tuple(rows)) if rows else None
 
 

@@ -82,7 +82,7 @@ def first_minibatch(stage: StageRecord) -> str:
     )
     if abs(ratio - 1) <= 1e-5 and clipped == 0:
         return f"{found}, as must be before anything has moved."
-    return f"{found}; they should be 1 and 0, so sampling and training do not compute the same."
+    return f"{found}; nothing has moved yet, so they should be within 0.00001 of 1 and exactly 0."
 
 
 def overview(stage: StageRecord) -> Table | None:

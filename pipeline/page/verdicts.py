@@ -148,8 +148,8 @@ def changes(record: RunRecord) -> list[dict[str, Any]]:
             "name": str(change["name"]),
             "sentence": str(change.get("sentence") or ""),
             "unit": str(change.get("unit") or ""),
-            "estimate": number(change["estimate"], 2),
-            "interval": f"{number(change['low'], 2)} to {number(change['high'], 2)}",
+            "estimate": number(change["estimate"]),
+            "interval": f"{number(change['low'])} to {number(change['high'])}",
             "decided": change["low"] > 0 or change["high"] < 0,
         }
         for change in found
@@ -179,7 +179,7 @@ def _duration(seconds: float | None) -> str:
 def _summary_digest(record: RunRecord, name: str) -> str | None:
     stages = (record.summary or {}).get("stages")
     entry = stages.get(name) if isinstance(stages, dict) else None
-    return entry.get("digest") if isinstance(entry, dict) else None
+    return entry.get("checkpoint") if isinstance(entry, dict) else None
 
 
 def _worst_first(rows: list[Clause]) -> list[Clause]:

@@ -145,8 +145,11 @@ def test_contents(page):
     assert "Its chain of 4 events is unbroken." in text
     assert "constructed: the right answer about a picture" in text and "what chance gives, so it does look" in text
     assert "ratio of new to old probabilities is 1.000000" in text
-    assert "theodolite quickstart" in text
-    assert "theodolite safety verify checkpoint=runs/quickstart/ppo/checkpoint" in text
+    assert "theodolite quickstart out=runs/quickstart-again" in text
+    assert "theodolite safety verify --config runs/quickstart/run.yaml stage=ppo" in text
+    assert "jax0.10.2 flax0.12.8" in text and "ppo.seed7" in text
+    assert "For scale: the mean reward of the reward model's favourite among 8 SFT replies" in text
+    assert "Base model−0.400−0.500 to −0.300" in text and "Reward model0.200" not in text
     ids = [a["id"] for _, a in page.elements if "id" in a]
     assert len(ids) == len(set(ids))
     figures = len([1 for tag, _ in page.elements if tag == "figure"])
@@ -233,6 +236,13 @@ def test_an_edited_ledger_is_broken(run):
     assert "It cannot be relied on: line 1 of the ledger ledger.jsonl was edited" in drawn(run)
 
 
+def test_a_shortened_ledger_is_broken(run):
+    """Its last line cut off leaves a valid chain, but the summary remembers."""
+    ledger = run / "ledger.jsonl"
+    ledger.write_text("".join(ledger.read_text().splitlines(keepends=True)[:-1]))
+    assert "does not hold the event that summary.json names as its last" in drawn(run)
+
+
 def test_visible():
     """Characters that hide or rearrange are named; everyday ones, accents and emoji stay."""
     assert visible("a\u202eb\x00\ud800\u2028") == "a⟨U+202E⟩b⟨U+0000⟩⟨U+D800⟩⟨U+2028⟩"
@@ -248,7 +258,9 @@ def test_visible():
         (-0.25, "−0.250"),
         (12.34, "12.3"),
         (1234.5, "1234"),
-        (2e-5, "2e−05"),
+        (2e-6, "2e−06"),
+        (-3e-4, "−0.0003"),
+        (7e-18, "0.000"),
     ],  # fmt: skip
 )
 def test_number(value, text):
