@@ -113,7 +113,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(trained, model, rows, t
 
 
 def test_a_later_epoch_may_pack_more_pairs_than_the_first(model, rows, tmp_path, monkeypatch):
-    config = RewardConfig(output_dir=str(tmp_path), max_length=200, per_device_train_batch_size=1, max_steps=1)
+    config = RewardConfig(output_dir=str(tmp_path), max_length=200, max_images=8, per_device_train_batch_size=1, max_steps=1)
     trainer = RewardTrainer(model, config, as_rows([*mirrored(3), *TEXT]))
 
     def poor_then_rich(self, first, count):

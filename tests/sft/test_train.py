@@ -108,7 +108,7 @@ def test_rows_hold_no_more_pictures_than_they_may_in_any_epoch(model, picture, t
         real = sft.train.pack
         patch.setattr(sft.train, "pack", lambda *a, **k: packed.append(real(*a, **k)) or packed[-1])
         SFTTrainer(model, SFTConfig(max_images=3, num_train_epochs=4, **options), rows).train()
-    assert len(packed) > 8 and {batch.images.shape[1] for batch in packed} == {3}
+    assert len(packed) >= 8 and {batch.images.shape[1] for batch in packed} == {3}
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(trained, model, picture, tmp_path, monkeypatch):
