@@ -139,9 +139,11 @@ def load(folder: Path | str, *, kind: str = "decoder") -> LanguageModel:
         params = restore_params(folder / "params", shape)
     if content_digest(params) != description.get("content_digest"):
         raise BadInput(f"the parameters in {folder} are not those that were saved there: a file was changed or damaged")
-    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
-    if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(params)):
+    params = jax.tree.map(lambda x: np.asarray(x, np.float32), params)
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
         raise BadInput(f"the parameters in {folder} contain numbers that are not finite")
+    # By way of the host: orbax remembers the mesh that wrote them, and programs would be compiled anew for every mesh.
+    params = jax.tree.map(jnp.asarray, params)
     model = LanguageModel(
         config=config, tokenizer=tokenizer, params=params, kind=kind, statistics=description.get("statistics", {})
     )

@@ -18,7 +18,7 @@ def finished(tiny_model, tmp_path_factory):
     """The run's folder after `theodolite run`, the command, and what it printed."""
     folder = tmp_path_factory.mktemp("end_to_end")
     command = ["run", str(tiny_run.write(folder, tiny_model))]
-    with pytest.MonkeyPatch.context() as patch, compiled_once(tmp_path_factory.mktemp("compiled")):
+    with pytest.MonkeyPatch.context() as patch, compiled_once(tmp_path_factory.getbasetemp() / "compiled"):
         patch.setattr(environment, "prepare", lambda environ: None)
         assert cli.main(command) == 0
         yield folder / "run", command

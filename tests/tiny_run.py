@@ -13,8 +13,9 @@ from base_model import checkpoint
 
 COLOURS = {"red": (220, 40, 40), "blue": (40, 60, 220), "green": (30, 180, 60), "white": (240, 240, 240)}
 FRIENDLY, RUDE = "fine thanks how are you", "shut up you stupid idiot"
+# The seed draws prompts that all are short: one width, one program.
 GATE = {
-    "profile": "tiny", "prompts_per_stratum": 8, "samples_per_prompt": 2, "max_new_tokens": 6,
+    "profile": "tiny", "prompts_per_stratum": 8, "samples_per_prompt": 2, "max_new_tokens": 6, "seed": 449,
     "bootstrap_resamples": 100, "ceilings": {"all": {"emt": 1.0}}, "parent_margin": {"emt": 1.0},
     "base_margin": {"emt": 1.0},
     "utility": {"non_empty": 0.0, "mean_words": 0.0, "distinct_2": 0.0, "max_repetition": 1.0},

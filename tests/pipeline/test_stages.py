@@ -19,7 +19,7 @@ from training.digest import folder_digest
 
 @pytest.fixture(scope="module", autouse=True)
 def quiet(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch, compiled_once(tmp_path_factory.mktemp("compiled")):
+    with pytest.MonkeyPatch.context() as patch, compiled_once(tmp_path_factory.getbasetemp() / "compiled"):
         patch.setattr(environment, "prepare", lambda environ: None)
         yield
 

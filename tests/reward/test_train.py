@@ -49,7 +49,7 @@ TEXT = [{"prompt": "hello", "chosen": "fine thanks", "rejected": "no", "source":
 
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory):
-    with compiled_once(tmp_path_factory.mktemp("compiled")):
+    with compiled_once(tmp_path_factory.getbasetemp() / "compiled"):
         yield
 
 
@@ -112,16 +112,31 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(trained, model, rows, t
     assert content_digest(resumed.model.params) == content_digest(trained[0].model.params)
 
 
-def test_a_later_epoch_may_pack_more_pairs_than_the_first(model, rows, tmp_path, monkeypatch):
-    config = RewardConfig(output_dir=str(tmp_path), max_length=200, max_images=8, per_device_train_batch_size=1, max_steps=1)
-    trainer = RewardTrainer(model, config, as_rows([*mirrored(3), *TEXT]))
+def test_a_later_epoch_may_pack_more_pairs_than_the_first(model, tmp_path, monkeypatch):
+    """Nothing is compiled: only the batches are looked at."""
+    rows = as_rows([*mirrored(1), *TEXT * 2])
+    config = RewardConfig(output_dir=str(tmp_path), max_length=160, per_device_train_batch_size=1)
 
     def poor_then_rich(self, first, count):
-        return [[6]] * count if count == self.rows_per_epoch else [[0, 1, 2, 3]] * count
+        return [[0]] * count if count == self.rows_per_epoch > 1 else [[2, 3, 4, 5]] * count
+
+    def look(*arguments, batch_at, **others):
+        batch = batch_at(5, 1)
+        assert batch.real.tolist() == [[True] * 4] and batch.margin.tolist() == [[0.5] * 4]
+        assert batch.rows.segments.max() == 8
+        raise Killed
 
     monkeypatch.setattr(reward.train.PackedStream, "rows", poor_then_rich)
-    monkeypatch.setattr(reward.train.PackedStream, "rows_per_epoch", 2, raising=False)
-    trainer.train()
+    monkeypatch.setattr(reward.train, "minimise", look)
+    with pytest.raises(Killed):
+        RewardTrainer(model, config, rows).train()
+
+
+def test_pictures_of_both_replies_count(model, tmp_path):
+    rows = as_rows(mirrored(1))
+    config = RewardConfig(output_dir=str(tmp_path), max_length=160, max_images=1)
+    with pytest.raises(BadInput, match="has 2 pictures, and a row at most 1; raise max_images"):
+        RewardTrainer(model, config, rows).train()
 
 
 def test_saved_and_loaded_as_a_reward_model(trained, rows):

@@ -1,6 +1,7 @@
 """Training, evaluation, packing, saving and resuming of SFT on a model of one layer."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -12,17 +13,21 @@ from tiny_world import Killed, as_rows, compiled_once, killed_at, one_layer, rep
 import sft.train
 from base_model import checkpoint
 from base_model.batch import pack
+from base_model.checkpoint import structure_of
+from base_model.likelihood import cross_entropy
 from sft.config import SFTConfig
 from sft.train import SFTTrainer
 from training.checkpoint import content_digest
 from training.errors import BadInput
+from training.packing import PackedStream
+from training.step import accumulate
 
 OPTIONS = {"max_length": 64, "per_device_train_batch_size": 2, "max_steps": 20, "save_steps": 7, "learning_rate": 2e-2}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory):
-    with compiled_once(tmp_path_factory.mktemp("compiled")):
+    with compiled_once(tmp_path_factory.getbasetemp() / "compiled"):
         yield
 
 
@@ -75,40 +80,53 @@ def test_the_figures_are_those_of_a_plain_loop(trained, model):
     assert figures["exact_match"] == np.mean(exact) > 0
 
 
-def test_packing_changes_neither_loss_nor_gradient(model, picture, tmp_path):
+@pytest.fixture
+def batches(monkeypatch, tmp_path, model):
+    """The first batches that a trainer would see, by which nothing is compiled."""
+
+    def collect(rows, steps, **options):
+        seen = []
+
+        def look(*arguments, batch_at, config, **others):
+            seen.extend(batch_at(step, config.per_device_train_batch_size) for step in range(steps))
+            raise Killed
+
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(sft.train, "minimise", look)
+            SFTTrainer(model, SFTConfig(output_dir=str(tmp_path), **options), rows).train()
+        return seen
+
+    return collect
+
+
+def test_packing_changes_neither_loss_nor_gradient(model, picture, batches):
     rows = talk_rows(picture)
-    lines, params = {}, {}
-    for packing, size in ((True, None), (False, len(rows))):
-        folder = tmp_path / str(packing)
-        if size is None:  # all rows of the epoch in one batch
-            lengths = [len(e) for e in SFTTrainer(model, SFTConfig(max_length=96), rows)._examples]
-            size = sft.train.PackedStream(lengths, 96, seed=0).rows_per_epoch
-            assert size < len(rows)
-        config = SFTConfig(
-            output_dir=str(folder), packing=packing, max_length=96, per_device_train_batch_size=size, max_steps=1,
-            learning_rate=1e-3, adam_epsilon=1e-2,
-        )  # fmt: skip
-        trainer = SFTTrainer(model, config, rows)
-        assert trainer.train() == {} == trainer.evaluate()
-        lines[packing], params[packing] = json.loads(metrics(trainer)), trainer.model.params
-    for name in ("loss", "grad_norm", "token_accuracy"):
-        assert lines[True][name] == pytest.approx(lines[False][name], rel=1e-5)
-    # Adam with a large epsilon is nearly linear in the gradient, so equal parameters mean equal gradients.
-    flat = [np.concatenate([np.ravel(x) for x in jax.tree.leaves(params[p])]) for p in (True, False)]
-    np.testing.assert_allclose(*flat, atol=1e-6)
+    options = {"max_length": 96, "max_images": 3, "per_device_train_batch_size": len(rows)}
+    alone = batches(rows, 1, packing=False, **options)[0]
+    lengths = [len(example) for example in SFTTrainer(model, SFTConfig(max_length=96), rows)._examples]
+    epoch = PackedStream(lengths, 96, seed=0).rows_per_epoch
+    together = batches(rows, 1, packing=True, **options)[0]
+    assert epoch < len(rows) and together.segments.max() > 1
+    # Rows of the first epoch only, the others empty; and as many places for pictures in both: one program for the two.
+    keep = (np.arange(len(rows)) < epoch)[:, None]
+    together = together._replace(segments=together.segments * keep, learn=together.learn & keep)
+    places = ((0, 0), (0, 3 - alone.images.shape[1]), (0, 0), (0, 0), (0, 0))
+    alone = alone._replace(images=np.pad(alone.images, places))
+    structure = structure_of(model.config, model.tokenizer)
+    gradient = jax.jit(partial(accumulate, partial(cross_entropy, structure), micro_batches=1))
+    (first, totals), (second, packed) = (gradient(model.params, batch) for batch in (alone, together))
+    for name in ("loss", "token_accuracy"):
+        np.testing.assert_allclose(totals[name], packed[name], rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), first, second)
 
 
-def test_rows_hold_no_more_pictures_than_they_may_in_any_epoch(model, picture, tmp_path):
+def test_rows_hold_no_more_pictures_than_they_may_in_any_epoch(model, picture, tmp_path, batches):
     rows = as_rows({"messages": [turn("hi", [picture(n)] * (n % 4)), reply("a")]} for n in range(8))
-    options = {"output_dir": str(tmp_path), "max_length": 96, "per_device_train_batch_size": 2}
+    seen = batches(rows, 30, max_length=96, max_images=3, per_device_train_batch_size=2)
+    assert {batch.images.shape[1] for batch in seen} == {3}
+    assert max((batch.tokens == model.tokenizer.image_token).sum(1).max() for batch in seen) == 3 * 4
     with pytest.raises(BadInput, match="has 3 pictures, and a row at most 2; raise max_images"):
-        SFTTrainer(model, SFTConfig(max_images=2, **options), rows).train()
-    packed = []
-    with pytest.MonkeyPatch.context() as patch:
-        real = sft.train.pack
-        patch.setattr(sft.train, "pack", lambda *a, **k: packed.append(real(*a, **k)) or packed[-1])
-        SFTTrainer(model, SFTConfig(max_images=3, num_train_epochs=4, **options), rows).train()
-    assert len(packed) >= 8 and {batch.images.shape[1] for batch in packed} == {3}
+        SFTTrainer(model, SFTConfig(output_dir=str(tmp_path), max_length=96, max_images=2), rows).train()
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(trained, model, picture, tmp_path, monkeypatch):
