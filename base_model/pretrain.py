@@ -111,9 +111,10 @@ def pretrain(
         params = warm_up(structure, params, rows, model_config, steps=config.vision_warmup_steps, seed=config.seed)
 
     def batch_at(step: int, rows: int) -> Batch:
-        packed = [[examples[i] for i in row] for row in stream.rows(step * rows, rows)]
+        chosen = stream.rows(step * rows, rows)
+        packed = [[examples[i] for i in row] for row in chosen]
         # A row with still more pictures is rare: it gets a wider batch, compiled for itself, instead of an error.
-        batch = pack(packed, config.max_length, model_config, images=max(slots, pictures(packed)))
+        batch = pack(packed, config.max_length, model_config, images=max(slots, pictures(chosen)))
         if config.augment:
             batch = batch._replace(images=augment(batch.images, np.random.default_rng((config.seed, 1, step))))
         return batch

@@ -74,9 +74,8 @@ class PackedStream:
         self._lengths = np.asarray(lengths)
         if not len(self._lengths):
             raise BadInput("there is no example to pack")
-        if self._lengths.max() > capacity:
-            index = int(self._lengths.argmax())
-            raise BadInput(f"example {index} has {lengths[index]} tokens and cannot be packed into rows of {capacity}")
+        # An example that fits no row is refused here: a plan knows it by its place in a shuffled order alone.
+        first_fit(lengths, capacity, pictures=pictures, most_pictures=most_pictures)
         self._capacity, self._seed = capacity, seed
         self._starts = [0]  # number of the first row of each epoch planned so far
         self._plans: dict[int, list[list[int]]] = {}
