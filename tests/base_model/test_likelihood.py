@@ -1,0 +1,89 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from base_model.batch import bucket, pack
+from base_model.likelihood import cross_entropy, held_out, score_tokens
+
+
+@pytest.fixture(scope="module")
+def examples(make_example):
+    return [make_example("hello", "fine"), make_example("what", "red", pictures=[0]), make_example("?", "yes no yes")]
+
+
+@pytest.fixture(scope="module")
+def scored(structure, tiny_model, examples):
+    """Rows, their logits by the decoder itself, and their scores."""
+    batch = pack([[examples[0], examples[1]], [examples[2]]], 48, tiny_model.config)
+
+    @jax.jit
+    def run(params, batch):
+        decoder = nnx.merge(structure, params)
+        hidden, _ = decoder(batch.tokens, batch.positions, batch.segments, batch.images)
+        return decoder.logits(hidden), score_tokens(decoder, batch)
+
+    return batch, *run(tiny_model.params, batch)
+
+
+def test_scores_equal_a_loop_over_tokens(scored):
+    batch, logits, scores = scored
+    logits = np.asarray(logits, np.float64)
+    for row, place in np.argwhere(batch.learn):
+        before = logits[row, place - 1]
+        nll = np.log(np.exp(before - before.max()).sum()) + before.max() - before[batch.tokens[row, place]]
+        np.testing.assert_allclose(scores.nll[row, place], nll, rtol=1e-4)
+        assert scores.hit[row, place] == (before.argmax() == batch.tokens[row, place])
+    assert not scores.nll[:, 0].any() and not scores.hit[:, 0].any()
+
+
+def test_the_loss_counts_what_is_learned_alone(scored, structure, tiny_model):
+    batch, _, scores = scored
+    loss = jax.jit(partial(cross_entropy, structure))
+    totals = loss(tiny_model.params, batch)
+    assert totals["loss"][1] == totals["token_accuracy"][1] == batch.learn.sum() > 0
+    np.testing.assert_allclose(totals["loss"][0], np.asarray(scores.nll)[batch.learn].sum(), rtol=1e-5)
+    nothing = loss(tiny_model.params, batch._replace(learn=np.zeros_like(batch.learn)))
+    assert nothing["loss"] == (0, 0)
+
+
+def test_held_out_figures_are_those_of_single_rows_in_any_batch(structure, tiny_model, examples):
+    figures = held_out(structure, tiny_model.params, examples, tiny_model.config, batch_size=2)
+    again = held_out(structure, tiny_model.params, examples[::-1], tiny_model.config, batch_size=3)
+    np.testing.assert_allclose(figures.nll, again.nll[::-1], rtol=1e-5)
+    np.testing.assert_allclose(figures.loss, figures.nll.sum() / sum(e.learn.sum() for e in examples), rtol=1e-6)
+    assert figures.exact_match == 0
+
+
+def test_exact_match_is_one_where_every_learned_token_is_the_likeliest(structure, tiny_model, examples, scored):
+    from dataclasses import replace
+
+    batch, logits, _ = scored
+    example, likeliest = examples[2], np.asarray(logits[1].argmax(-1))
+    place = int(np.flatnonzero(batch.learn[1])[0])
+    tokens = example.tokens.copy()
+    tokens[place] = likeliest[place - 1]
+    right = replace(example, tokens=tokens, learn=np.arange(len(tokens)) == place)
+    figures = held_out(structure, tiny_model.params, [right, example], tiny_model.config, batch_size=2)
+    assert figures.exact_match == 0.5
+
+
+def test_widths_are_few():
+    assert [bucket(length) for length in (1, 32, 33, 64, 65, 200)] == [32, 32, 64, 64, 128, 256]
+    assert bucket(65, 64) == 128
+
+
+def test_bfloat16_products_stay_near(tiny_model, examples):
+    from base_model.checkpoint import structure_of
+
+    batch = pack([[example] for example in examples], 48, tiny_model.config)
+    losses = []
+    for dtype in (jnp.float32, jnp.bfloat16):
+        structure = structure_of(tiny_model.config, tiny_model.tokenizer, dtype=dtype)
+        total, count = jax.jit(partial(cross_entropy, structure))(tiny_model.params, batch)["loss"]
+        assert total.dtype == jnp.float32
+        losses.append(float(total / count))
+    assert 0 < abs(losses[0] - losses[1]) < 0.02 * losses[0]
