@@ -104,11 +104,10 @@ def test_a_flipped_byte_in_any_file_never_gives_another_model(folder):
     refused = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         content = path.read_bytes()
-        for place in {len(content) // 2, int(rng.integers(len(content)))}:
-            damaged = bytearray(content)
-            damaged[place] ^= 0x15
-            path.write_bytes(bytes(damaged))
-            refused[path.relative_to(folder).as_posix()] = refused_or_unchanged(folder, expected)
+        damaged = bytearray(content)
+        damaged[rng.integers(len(content))] ^= 0x15
+        path.write_bytes(bytes(damaged))
+        refused[path.relative_to(folder).as_posix()] = refused_or_unchanged(folder, expected)
         path.write_bytes(content)
     assert refused["tokenizer.model"] and refused["config.json"]
     assert refused.get("model.safetensors", True)

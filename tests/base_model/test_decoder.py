@@ -47,8 +47,14 @@ def read_in_parts(structure, params, batch, prefix):
 
 
 @pytest.fixture(scope="module")
+def lay_out(tiny_config):
+    """Packs up to four rows, always in the same shape, so that `forward` is compiled once."""
+    return lambda rows: pack([*rows, *[[]] * (4 - len(rows))], LENGTH, tiny_config, images=2)
+
+
+@pytest.fixture(scope="module")
 def examples(make_example):
-    """Six of different length, four of them with pictures; the two pairs fit in one row each."""
+    """Four of different length, three of them with pictures."""
     return [
         make_example("what colour is this", "blue", pictures=[0]),
         make_example("hello", "how are you"),
@@ -63,10 +69,10 @@ def attending(request, tiny_model):
     return structure_of(replace(tiny_model.config, image_attention=request.param), tiny_model.tokenizer)
 
 
-def test_packed_examples_do_not_see_each_other(attending, tiny_model, examples):
-    alone = pack([[example] for example in examples], LENGTH, tiny_model.config, images=2)
+def test_packed_examples_do_not_see_each_other(attending, tiny_model, examples, lay_out):
+    alone = lay_out([[example] for example in examples])
     rows = [[examples[0], examples[1]], [examples[3], examples[1]], [examples[2]], []]
-    packed = pack(rows, LENGTH, tiny_model.config)
+    packed = lay_out(rows)
     one, many = (forward(attending, tiny_model.params, batch) for batch in (alone, packed))
     for row, start, example in [(0, 0, 0), (0, len(examples[0]), 1), (1, 0, 3), (1, len(examples[3]), 1), (2, 0, 2)]:
         length = len(examples[example])
@@ -83,19 +89,17 @@ def test_the_loss_of_packed_examples_is_that_of_single_ones(structure, tiny_mode
     assert 0 <= hits <= count
 
 
-def test_padding_on_either_side_changes_nothing(structure, tiny_model, examples):
-    left = forward(structure, tiny_model.params, pad_left(examples, LENGTH, tiny_model.config))
-    right = forward(structure, tiny_model.params, pack([[e] for e in examples], LENGTH, tiny_model.config))
-    exact = forward(structure, tiny_model.params, pack([[examples[2]]], len(examples[2]), tiny_model.config))
+def test_padding_on_either_side_changes_nothing(structure, tiny_model, examples, lay_out):
+    left = forward(structure, tiny_model.params, pad_left(examples, LENGTH, tiny_model.config, images=2))
+    right = forward(structure, tiny_model.params, lay_out([[e] for e in examples]))
     for row, example in enumerate(examples):
         np.testing.assert_allclose(left[row, -len(example) :], right[row, : len(example)], atol=1e-5)
-    np.testing.assert_allclose(exact[0], right[2, : len(examples[2])], atol=1e-5)
     assert np.isfinite(left).all() and np.isfinite(right).all()
 
 
-def test_the_picture_is_seen(structure, tiny_model, make_example):
+def test_the_picture_is_seen(structure, tiny_model, make_example, lay_out):
     rows = [make_example("what colour", "red", pictures=[number]) for number in (0, 1)]
-    batch = pack([[row] for row in rows], LENGTH, tiny_model.config)
+    batch = lay_out([[row] for row in rows])
     seen = forward(structure, tiny_model.params, batch)
     hidden = forward(structure, tiny_model.params, batch._replace(images=np.zeros_like(batch.images)))
     first_soft = int(np.argmax(rows[0].tokens == tiny_model.tokenizer.image_token))
@@ -105,18 +109,18 @@ def test_the_picture_is_seen(structure, tiny_model, make_example):
     assert np.abs(seen[0, last] - seen[1, last]).max() > 0.01  # swapped
 
 
-def test_each_picture_is_seen_in_its_own_place(structure, tiny_model, make_example):
+def test_each_picture_is_seen_in_its_own_place(structure, tiny_model, make_example, lay_out):
     rows = [make_example("?", "", pictures=pictures) for pictures in ([0, 1], [1, 0], [0, 0])]
-    logits = forward(structure, tiny_model.params, pack([[row] for row in rows], LENGTH, tiny_model.config))
+    logits = forward(structure, tiny_model.params, lay_out([[row] for row in rows]))
     second = int(np.flatnonzero(rows[0].tokens == tiny_model.tokenizer.control("<start_of_image>"))[1])
     np.testing.assert_allclose(logits[0, : second + 1], logits[2, : second + 1], atol=1e-6)
     assert np.abs(logits[0, second + 1] - logits[2, second + 1]).max() > 0.01
     assert np.abs(logits[0, 3] - logits[1, 3]).max() > 0.01
 
 
-def test_only_bidirectional_pictures_look_ahead(attending, tiny_model, make_example):
+def test_only_bidirectional_pictures_look_ahead(attending, tiny_model, make_example, lay_out):
     example = make_example("?", "", pictures=[0])
-    batch = pack([[example], [example]], LENGTH, tiny_model.config)
+    batch = lay_out([[example], [example]])
     batch.images[1, 0, 12:] = 255 - batch.images[1, 0, 12:]  # the two lower soft tokens alone
     logits = forward(attending, tiny_model.params, batch)
     first = int(np.argmax(example.tokens == tiny_model.tokenizer.image_token))
@@ -126,7 +130,7 @@ def test_only_bidirectional_pictures_look_ahead(attending, tiny_model, make_exam
 
 
 def test_reading_through_the_cache_equals_reading_at_once(attending, tiny_model, examples):
-    batch = pad_left(examples, LENGTH, tiny_model.config)
+    batch = pad_left(examples, LENGTH, tiny_model.config, images=2)
     full = forward(attending, tiny_model.params, batch)
     # The pictures of all rows stand in the part that is read at once.
     parts = read_in_parts(attending, tiny_model.params, batch, 40)
@@ -155,8 +159,8 @@ def test_logits_are_capped_softly(structure, tiny_model):
     assert np.abs(decoder.logits(hidden * 1e6)).max() <= 30
 
 
-def test_every_parameter_has_a_finite_gradient_that_is_not_zero(structure, tiny_model, examples):
-    batch = pack([[example] for example in examples], LENGTH, tiny_model.config)
+def test_every_parameter_has_a_finite_gradient_that_is_not_zero(structure, tiny_model, examples, lay_out):
+    batch = lay_out([[example] for example in examples])
     total = lambda params, batch: cross_entropy(structure, params, batch)["loss"][0]  # noqa: E731
     gradient = jax.jit(jax.grad(total))(tiny_model.params, batch)
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):

@@ -8,6 +8,7 @@ import pytest
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_world import one_layer
 
 from base_model.attention import MASKED
 from base_model.batch import pack, pad_left
@@ -231,6 +232,7 @@ def test_options_out_of_range_are_named(wrong):
 
 
 def test_generate_gives_copies_of_each_prompt_in_order_whatever_shares_a_batch(tiny_model, prompts):
+    tiny_model = one_layer(tiny_model)
     config, answered = replace(CONFIG, max_new_tokens=6), []
     once = generate(tiny_model, prompts, config, copies=2, seed=3, rows=8, advance=answered.append)
     assert [len(replies) for replies in once] == [2] * 4 and sum(answered) == 4
