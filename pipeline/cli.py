@@ -4,6 +4,7 @@ Exit codes: 0 done or passed, 1 crash, 2 usage or bad input, 3 gate failed, 4 ga
 130 interrupted.
 """
 
+import dataclasses
 import difflib
 import importlib
 import os
@@ -11,6 +12,7 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from pipeline import __version__, environment
@@ -74,15 +76,11 @@ def _run(arguments: list[str]) -> int:
         print(_group_page(name))
         return 0
     command = COMMANDS[name]
-    # imported here: the help above must not wait for them
-    from pipeline import options
-
-    config_class = _load(command.config)
     if "-h" in rest or "--help" in rest:
-        print(_command_page(name, command, config_class), end="")
+        print(_command_page(name, command, _load(command.config)), end="")
         return 0
     try:
-        config = options.parse(config_class, rest, positional=command.positional)
+        config = _config(command, rest)
     except BadInput as error:
         raise BadInput(f"{error} (theodolite {name} --help)") from error
     return _load(command.target)(config) or 0
@@ -103,6 +101,20 @@ def _choose(arguments: list[str]) -> tuple[str, list[str]]:
         return name, arguments[2:]
     siblings = [known.split()[1] for known in COMMANDS if known.startswith(f"{first} ")]
     raise BadInput(f"unknown command {name!r}{_hint(arguments[1], siblings, first)}")
+
+
+def _config(command: Command, words: list[str]) -> Any:
+    """The command's config. In the folder of a run the options of that run stand in for the defaults."""
+    # imported here: the help pages must not wait for them
+    from pipeline import options
+    from pipeline.config import RunConfig
+
+    config_class = _load(command.config)
+    config = options.parse(config_class, words, positional=command.positional)
+    if not isinstance(config, RunConfig) or not (remembered := Path(config.out).expanduser() / "run.yaml").is_file():
+        return config
+    again = options.parse(config_class, ["--config", str(remembered), *words], positional=command.positional)
+    return dataclasses.replace(again, out=config.out)  # the folder may have been moved
 
 
 def _hint(word: str, known: list[str], group: str = "") -> str:

@@ -1,5 +1,6 @@
 """What a gate needs of a model: a sampler of replies to its prompts, and a reward model's evidence."""
 
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from safety.scorer import DetoxifyScorer, LexicalScorer, Scorer
 from training.progress import progress
 
 
+@functools.cache
 def make_scorer(name: str) -> Scorer:
     """The scorer that a config names: "lexical" or "detoxify"."""
     return LexicalScorer() if name == "lexical" else DetoxifyScorer()

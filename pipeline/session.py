@@ -7,7 +7,8 @@ from importlib import metadata
 
 from pipeline.config import RunConfig
 from pipeline.options import to_yaml
-from pipeline.run_folder import RunFolder
+from pipeline.recipe import require_same
+from pipeline.run_folder import STAGES, RunFolder
 from pipeline.stages import Pipeline
 
 VERSIONS = (
@@ -20,12 +21,14 @@ def open_run(config: RunConfig) -> Iterator[Pipeline]:
     """Opens or makes the run's folder, keeps other commands out, and writes run.yaml.
 
     Raises:
-        BadInput: when the folder cannot be written or another command is at work in it.
+        BadInput: when the folder cannot be written, another command is at work in it, or a stage in it was trained
+            with other options.
     """
     folder = RunFolder.create(config.out)
     # Only what a run depends on: the file is then a --config for every command of the run.
     config = RunConfig(**{field.name: getattr(config, field.name) for field in dataclasses.fields(RunConfig)})
     with folder.locked():
+        require_same(config, folder, STAGES[1:])
         versions = "".join(f"#   {name} {metadata.version(name)}\n" for name in VERSIONS)
         folder.config.write_text(f"# The resolved config of this run, and the versions it ran with:\n{versions}"
                                  + to_yaml(config), encoding="utf-8")  # fmt: skip

@@ -14,6 +14,7 @@ from pipeline import ledger
 from pipeline.config import PACKAGED, DataConfig, RunConfig
 from pipeline.gates import gate_sampler, make_scorer, reward_evidence
 from pipeline.packaged_data import write_packaged_data
+from pipeline.recipe import made, recipe
 from pipeline.run_folder import STAGES, RunFolder
 from ppo.train import PPOTrainer
 from reward.data import preference_pairs
@@ -27,7 +28,7 @@ from sft.train import SFTTrainer
 from training.checkpoint import write_json
 from training.dataset import read_rows
 from training.digest import folder_digest
-from training.errors import BadInput
+from training.errors import BadInput, Refused
 
 # Whose checkpoint each stage starts from, and whose verdicts it asks for.
 PARENT = {"sft": "base", "reward": "sft", "ppo": "sft"}
@@ -84,8 +85,22 @@ class Pipeline:
         self.require_parents(stage)
         folder = self.folder.stage(stage)
         if folder.checkpoint.exists():
+            self._require_same_parents(stage)
             return
         self._timed(f"{stage} trained", stage, lambda: self._train(stage, folder.path))
+
+    def _parents(self, stage: str) -> dict[str, str]:
+        return {parent: folder_digest(self.checkpoint(parent)) for parent in DEMANDS[stage]}
+
+    def _require_same_parents(self, stage: str) -> None:
+        """Refuses a checkpoint made from another parent than the one there now; puts a stranger's on record."""
+        checkpoint, event = folder_digest(self.checkpoint(stage)), made(self.folder, stage)
+        if event is None or event["checkpoint"] != checkpoint:
+            details = {"stage": stage, "seconds": 0.0, "checkpoint": checkpoint}
+            ledger.append(self.folder.ledger, f"{stage} adopted", details)
+        elif event.get("parents", self._parents(stage)) != self._parents(stage):
+            raise Refused(f"the checkpoint of {stage} was trained from another {' or '.join(DEMANDS[stage])} than the "
+                          f"one there now; delete {self.folder.stage(stage).path} to train it again")
 
     def _train(self, stage: str, output: Path) -> dict[str, Any]:
         config, data, parent = self.config, self.data(), checkpoint.load(self.checkpoint(PARENT[stage]))
@@ -100,8 +115,8 @@ class Pipeline:
             trainer = PPOTrainer(parent, reward_model, options, data.ppo_prompts)
         # The checkpoint last: what is there is not trained again, and so must lack nothing.
         write_json(self.folder.stage(stage).evaluation, trainer.train())
-        saved = trainer.save_model()
-        return {"checkpoint": folder_digest(saved), "parent": folder_digest(self.checkpoint(PARENT[stage]))}
+        saved = folder_digest(trainer.save_model())
+        return {"checkpoint": saved, "parents": self._parents(stage), "recipe": recipe(self.config, stage)}
 
     def gate(self, stage: str) -> Verdict:
         """The verdict about a checkpoint: the one on disk if it passes these bytes by this policy, or a new one."""
@@ -110,8 +125,9 @@ class Pipeline:
             raise BadInput(f"there is no checkpoint of {stage} to gate; train it first")
         if folder.verdict.exists():
             verdict = load(folder.verdict)
-            same = verdict.checkpoint == folder_digest(self.checkpoint(stage)) and verdict.policy == self._policy(stage)
-            if verdict.passed and same:
+            scorer = dict(zip(("name", "version", "digest"), make_scorer(self.config.scorer).identity, strict=True))
+            found = (verdict.checkpoint, verdict.policy, verdict.scorer)
+            if verdict.passed and found == (folder_digest(self.checkpoint(stage)), self._policy(stage), scorer):
                 return verdict
         verdicts = []
 

@@ -72,6 +72,15 @@ def summarise(pipeline: Pipeline) -> dict[str, Any]:
     return summary
 
 
+def is_current(pipeline: Pipeline) -> bool:
+    """Whether there is a summary, and nothing has happened in the run since."""
+    try:
+        written = json.loads(pipeline.folder.summary.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(written, dict) and written.get("ledger_head") == ledger.verify(pipeline.folder.ledger)[-1]["hash"]
+
+
 def _emt(pipeline: Pipeline, stage: str) -> dict[str, float]:
     report = json.loads(pipeline.folder.stage(stage).gate_report.read_text(encoding="utf-8"))
     emt = report["metrics"]["all"][report["label"]]["emt"]

@@ -38,8 +38,9 @@ def test_every_stage_has_its_checkpoint_verdict_and_record(finished):
     done = ["base gated", *(f"{stage} {what}" for stage in STAGES[1:] for what in ("trained", "gated"))]
     assert [event["event"] for event in events] == done
     assert all(event["outcome"] == "pass" for event in events if event["event"].endswith("gated"))
-    assert events[1]["parent"] == folder_digest(run.parent / "base")
-    assert events[5]["parent"] == events[2]["checkpoint"] == events[3]["parent"], "reward and PPO start from SFT"
+    assert events[1]["parents"] == {"base": folder_digest(run.parent / "base")}
+    made = {stage: events[place]["checkpoint"] for stage, place in (("sft", 1), ("reward", 3))}
+    assert events[3]["parents"] == {"sft": made["sft"]} and events[5]["parents"] == made
 
 
 def test_the_summary_holds_what_scripts_ask_for(finished):

@@ -1,8 +1,12 @@
 """Training states on disk: orbax, with a digest of contents that every restore verifies."""
 
+import gc
 import hashlib
 import json
 import logging
+import sys
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,8 @@ import orbax.checkpoint as ocp
 from training.errors import BadInput
 
 logging.getLogger("absl").setLevel(logging.ERROR)
+# Orbax reads arrays in asyncio tasks and forgets those beside the one that failed, which asyncio then reports at exit.
+logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 
 def content_digest(tree: Any) -> str:
@@ -55,15 +61,12 @@ class StateStore:
             BadInput: when the state is damaged, incomplete, or of another model.
         """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        try:
-            restored = self._manager.restore(
-                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore())
-            )
-        except Exception as error:  # orbax raises a bare Exception for truncated data
-            raise BadInput(
-                f"the training state {self.folder}/{step} is damaged or of another model: {_first_line(error)}; "
-                "delete that folder to start from the one before"
-            ) from error
+        wanted = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore())
+        restored = _read(
+            lambda: self._manager.restore(step, args=wanted),
+            f"the training state {self.folder}/{step} is damaged or of another model",
+            advice="; delete that folder to start from the one before",
+        )
         if content_digest(restored["state"]) != restored["meta"].get("content_digest"):
             raise BadInput(
                 f"the training state {self.folder}/{step} has changed since it was saved; "
@@ -99,15 +102,28 @@ def restore_params(folder: Path, like: Any) -> Any:
     Raises:
         BadInput: when the folder is damaged, incomplete, or of another model.
     """
+    with ocp.StandardCheckpointer() as checkpointer:
+        return _read(
+            lambda: checkpointer.restore(folder.absolute(), like),
+            f"the parameters in {folder} are damaged or of another model",
+        )
+
+
+def _read(restore: Callable[[], Any], problem: str, *, advice: str = "") -> Any:
+    """What `restore` returns; BadInput with the problem and its reason when orbax fails."""
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            return checkpointer.restore(folder.absolute(), like)
+        return restore()
     except Exception as error:  # orbax raises a bare Exception for truncated data
-        raise BadInput(f"the parameters in {folder} are damaged or of another model: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    # After one failed read orbax drops the others unfinished, and each would print a traceback of its own when it is
+    # collected. That happens here, once the traceback that holds them is gone, and in silence.
+    complain, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
+            gc.collect()
+    finally:
+        sys.unraisablehook = complain
+    raise BadInput(f"{problem}: {reason}{advice}")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,11 +1,12 @@
 """What every trainer can be told; field names are those of TRL and transformers where the meaning is the same."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from training.errors import BadInput
 
 SCHEDULES = ("linear", "cosine", "constant", "warmup_stable_decay")
+_BOOKKEEPING = ("output_dir", "eval_steps", "save_steps", "save_total_limit")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +90,10 @@ class TrainingConfig:
         for name in names:
             if not getattr(self, name) > 0:
                 raise BadInput(f"{name} must be above 0, not {getattr(self, name)}")
+
+    def recipe(self) -> dict[str, Any]:
+        """The options on which the trained parameters depend: all but where and how often the run writes."""
+        return {name: value for name, value in asdict(self).items() if name not in _BOOKKEEPING}
 
     def total_steps(self, examples: int, batch_size: int) -> int:
         """Optimizer steps for a data set of so many rows."""

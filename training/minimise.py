@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,8 +48,8 @@ def initial_state(
 
 
 def identity_of(config: TrainingConfig, *parts: str) -> str:
-    """Digest of what a run depends on: its options (but not where it writes), its data, its parent."""
-    options = json.dumps(asdict(replace(config, output_dir="")), sort_keys=True)
+    """Digest of what a run depends on: its options, its data, its parent."""
+    options = json.dumps(config.recipe(), sort_keys=True)
     return "sha256:" + hashlib.sha256("\n".join((options, *parts)).encode()).hexdigest()
 
 

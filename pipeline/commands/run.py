@@ -22,18 +22,20 @@ def run(config: Run) -> None:
     """Runs the stages, draws the page, and prints what came of it."""
     from pipeline.report import draw_report
     from pipeline.session import open_run
-    from pipeline.summary import print_summary, summarise
+    from pipeline.summary import is_current, print_summary, summarise
 
     with open_run(config) as pipeline:
-        if pipeline.folder.summary.exists() and config.until == "ppo":
-            print(f"The run {pipeline.folder.path} is finished; its page is {pipeline.folder.report}")
-            return
+        page, current = pipeline.folder.report, is_current(pipeline)
         try:
             pipeline.advance(config.from_, config.until)
-            if config.until == "ppo":
+            current = current and is_current(pipeline)
+            if current:
+                print(f"The run {pipeline.folder.path} is finished; its page is {page}")
+            elif config.until == "ppo":
                 print_summary(pipeline, summarise(pipeline))
+            else:
+                print(f"Finished up to {config.until}. Page: {page}")
         finally:
             # The page is drawn of a failed run too: it says which gate stopped it and why.
-            draw_report(pipeline.folder.path)
-        if config.until != "ppo":
-            print(f"Finished up to {config.until}. Page: {pipeline.folder.report}")
+            if not (current and is_current(pipeline) and page.exists()):
+                draw_report(pipeline.folder.path)

@@ -17,7 +17,7 @@ def _train(config: Stage, stage: str) -> None:
     with open_run(config) as pipeline:
         pipeline.train(stage)
         print(f"Checkpoint: {pipeline.checkpoint(stage)}")
-        print(f"Next: theodolite safety gate --config {pipeline.folder.config} stage={stage}")
+        print(f"Next: theodolite safety gate out={config.out} stage={stage}")
 
 
 def _evaluate(config: Stage, stage: str) -> None:

@@ -49,8 +49,8 @@ def provenance(record: RunRecord) -> Provenance:
 def _events(record: RunRecord) -> Table | None:
     rows = []
     for event in record.events:
-        own = ("index", "event", "time", "previous", "hash")
-        details = ", ".join(f"{key} {_short(value)}" for key, value in event.items() if key not in own)
+        own = ("index", "event", "time", "previous", "hash", "recipe")  # the last stands in run.yaml, whole
+        details = ", ".join(f"{key} {_short(value)}" for key, value in _flat(event) if key.split(".")[0] not in own)
         rows.append((str(event["index"]), str(event["time"]), str(event["event"]), details, _short(event["hash"])))
     return Table(("", "time", "event", "details", "hash"), tuple(rows)) if rows else None
 
@@ -93,7 +93,7 @@ def _commands(record: RunRecord) -> tuple[Command, ...]:
         again = _quoted("theodolite", "run", f"{folder}/run.yaml", f"out={folder}-again")
         commands.append(Command(again, "repeats this run with exactly its options, into another folder"))
         for stage in judged[-1:]:
-            check = _quoted("theodolite", "safety", "verify", "--config", f"{folder}/run.yaml", f"stage={stage.name}")
+            check = _quoted("theodolite", "safety", "verify", f"out={folder}", f"stage={stage.name}")
             purpose = f"checks that the verdict on {stage.title} is about exactly the checkpoint's bytes"
             commands.append(Command(check, purpose))
     return (*commands, Command(_quoted("theodolite", "report", folder), "draws this page again"))

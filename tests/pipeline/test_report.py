@@ -146,7 +146,7 @@ def test_contents(page):
     assert "constructed: the right answer about a picture" in text and "what chance gives, so it does look" in text
     assert "ratio of new to old probabilities is 1.000000" in text
     assert "theodolite quickstart out=runs/quickstart-again" in text
-    assert "theodolite safety verify --config runs/quickstart/run.yaml stage=ppo" in text
+    assert "theodolite safety verify out=runs/quickstart stage=ppo" in text
     assert "jax0.10.2 flax0.12.8" in text and "ppo.seed7" in text
     assert "For scale: the mean reward of the reward model's favourite among 8 SFT replies" in text
     assert "Base model−0.400−0.500 to −0.300" in text and "Reward model0.200" not in text

@@ -182,6 +182,43 @@ def test_the_runs_own_config_is_a_config_for_its_commands(run, world):
     assert parse(Safety, ["--config", path, "stage=sft"]).sft == wanted.sft
 
 
+def test_other_options_than_a_stage_was_trained_with_are_refused(command, run):
+    before = (run / "run.yaml").read_text()
+    for words in (("reward", "train"), ("safety", "gate", "stage=sft")):
+        code, line = command(*words, "sft.learning_rate=0.5", out=run)
+        assert code == 2 and "sft.learning_rate was 0.003 and is 0.5" in line and "delete" in line
+    code, line = command("run", "data.sft=elsewhere.jsonl", out=run)
+    assert code == 2 and "data.sft was" in line
+    assert (run / "run.yaml").read_text() == before
+    # What it writes and how often is not a part of what was trained.
+    assert command("sft", "train", "sft.save_steps=1", "reward.learning_rate=0.5", out=run)[0] == 0
+
+
+def test_in_the_folder_of_a_run_its_options_stand_in_for_the_defaults(run, capsys):
+    from pipeline.commands_table import COMMANDS
+
+    config = cli._config(COMMANDS["sft train"], [f"out={run}", "ppo.kl_coef=0.5"])
+    assert config.sft.max_steps == tiny_run.SFT["max_steps"] and config.ppo.kl_coef == 0.5 and config.out == str(run)
+    assert cli.main(["safety", "gate", f"out={run}", "stage=sft"]) == 0 and "sft: pass" in capsys.readouterr().out
+    (run / "run.yaml").write_text("nonsense: 1\n")
+    assert cli.main(["safety", "gate", f"out={run}", "stage=sft"]) == 2
+    assert "unknown option nonsense" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_parent_is_refused(command, run):
+    """SFT is trained again, so what was made from the first one is no longer what the run says."""
+    first = folder_digest(run / "sft" / "checkpoint")
+    (run / "reward").mkdir()
+    shutil.copytree(run / "sft" / "checkpoint", run / "reward" / "checkpoint")
+    assert command("reward", "train", out=run)[0] == 0
+    adopted = ledger.verify(run / "ledger.jsonl")[-1]
+    assert (adopted["event"], adopted["checkpoint"]) == ("reward adopted", first)
+    elsewhere = {"stage": "reward", "checkpoint": first, "parents": {"sft": "another"}}
+    ledger.append(run / "ledger.jsonl", "reward trained", elsewhere)
+    code, line = command("reward", "train", out=run)
+    assert code == 5 and "trained from another sft than the one there now" in line
+
+
 def test_a_killed_stage_goes_on(command, run, world, monkeypatch):
     trained = json.loads((run / "sft" / "evaluation.json").read_text())
     described = (run / "sft" / "checkpoint" / "config.json").read_text()
