@@ -11,29 +11,27 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from base_model import checkpoint
-from base_model.batch import Batch, pad_left
 from base_model.checkpoint import LanguageModel, structure_of
-from base_model.generate import reply_keys, vocabulary_of
+from base_model.generate import vocabulary_of
 from base_model.interleave import digest
-from base_model.sampling import Samples, SamplingConfig, sample
 from ppo.config import PPOConfig
 from ppo.kl import KLControllerState, update_kl_controller
+from ppo.learner import Learner
 from ppo.prompts import prompt_examples
-from ppo.rollout import Models, ScoreStatistics, assess, join, reward_scores
-from ppo.update import ppo_loss
+from ppo.rollout import Models, ScoreStatistics
+from ppo.worker import RolloutWorker
 from reward.model import scalar_logical_axes
 from training.checkpoint import content_digest, latest_step
-from training.dataset import Row, batch_indices, read_rows
+from training.dataset import Row, read_rows
 from training.errors import BadInput
 from training.loop import fit
 from training.metrics import read_metrics
 from training.minimise import batch_size_of, identity_of, initial_state, mesh_of
 from training.optimizer import make_optimizer, make_schedule
-from training.sharding import parameter_shardings, shard_batch
-from training.step import TrainState, update
+from training.sharding import parameter_shardings
+from training.step import TrainState
 
 Dataset = str | Path | Sequence[Row]
 
@@ -86,15 +84,10 @@ class PPOTrainer:
         self._models = Models(
             structure_of(self.model.config, self.model.tokenizer, dtype=args.matmul_dtype), vocabulary_of(self.model)
         )
-        # One width and one number of pictures for all rollouts: every further shape would compile everything again.
-        longest = max(len(prompt) for prompt in self._prompts)
-        self._width = min(-(-longest // 16) * 16, args.max_prompt_length)
-        self._pictures = max(len(prompt.images) for prompt in self._prompts)
-        self._sampling = SamplingConfig(max_new_tokens=args.response_length, temperature=args.temperature)
 
     def train(self) -> dict[str, float]:
         """Trains, from the newest saved state if there is one, and returns the last rollout's metrics."""
-        args = self.args
+        args, folder = self.args, Path(self.args.output_dir)
         mesh = mesh_of(args)
         minibatch = batch_size_of(args, mesh)
         episodes = minibatch * args.num_mini_batches
@@ -105,61 +98,32 @@ class PPOTrainer:
         optimizer = make_optimizer(args, make_schedule(args, total * args.num_ppo_epochs * args.num_mini_batches))
         axes = scalar_logical_axes(self.reward_model)
         place = partial(jax.tree.map, jax.device_put)
-        reference = place(self.model.params, parameter_shardings(mesh, axes["trunk"]))
-        reward_model = place(self.reward_model.params, parameter_shardings(mesh, axes))
-        step = jax.jit(
-            partial(update, loss=partial(ppo_loss, self._models, config=args), optimizer=optimizer,
-                    micro_batches=args.gradient_accumulation_steps),
-            donate_argnums=0,
-        )  # fmt: skip
-
-        def rollout_prompts(index: int) -> tuple[Batch, np.ndarray]:
-            chosen = batch_indices(index, count=len(self._prompts), batch_size=episodes, seed=args.seed)
-            batch = pad_left([self._prompts[i] for i in chosen], self._width, self.model.config, images=self._pictures)
-            return shard_batch(batch, mesh), np.arange(index * episodes, (index + 1) * episodes)
-
-        def draw(params: Any, prompts: Batch, numbers: np.ndarray, stream: int) -> Samples:
-            keys = reply_keys(jax.random.fold_in(jax.random.key(args.seed), stream), numbers, 1)
-            return sample(
-                self._models.structure, params, prompts, keys,
-                vocabulary=self._models.vocabulary, config=self._sampling,
-            )  # fmt: skip
-
-        def reference_statistics() -> ScoreStatistics:
-            prompts, numbers = rollout_prompts(0)
-            # Another stream of keys than the rollouts': the first rollout is not judged by statistics of itself.
-            samples = draw(reference, prompts, numbers, stream=1)
-            scores = reward_scores(self._models, reward_model, join(prompts, samples))
-            return ScoreStatistics(scores.mean(), scores.std() + 1e-6)
+        worker = RolloutWorker(
+            models=self._models,
+            shape=self.model.config,
+            reference=place(self.model.params, parameter_shardings(mesh, axes["trunk"])),
+            reward_model=place(self.reward_model.params, parameter_shardings(mesh, axes)),
+            prompts=self._prompts,
+            episodes=episodes,
+            mesh=mesh,
+            config=args,
+        )
+        learner = Learner(self._models, optimizer, mesh, minibatch=minibatch, config=args)
 
         def rollout_and_update(state: TrainState, index: int) -> tuple[TrainState, Mapping[str, Any]]:
-            prompts, numbers = rollout_prompts(index)
-            samples = draw(state.params["policy"], prompts, numbers, stream=0)
-            rollout, metrics = assess(
-                self._models, state.params["policy"], state.params["critic"], reference, reward_model, prompts, samples,
-                state.extra["score_statistics"], state.extra["kl_controller"].coefficient, config=args,
-            )  # fmt: skip
-            updates: list[Mapping[str, Any]] = []
-            for epoch in range(args.num_ppo_epochs):
-                order = np.random.default_rng((args.seed, index, epoch)).permutation(episodes)
-                for rows in order.reshape(args.num_mini_batches, minibatch):
-                    part = jax.tree.map(lambda x: x[rows], rollout)  # noqa: B023
-                    state, report = step(state, shard_batch(part, mesh))
-                    updates.append(report)
-                if args.target_kl and float(updates[-1]["approx_kl_k3"]) > args.target_kl:
-                    break
+            rollout, metrics = worker.rollout(state.params, state.extra, index)
+            state, updates = learner.learn(state, rollout, index)
             controller = update_kl_controller(
                 state.extra["kl_controller"], metrics["kl"], episodes=episodes, target=args.kl_target or 1.0,
                 horizon=args.kl_horizon if args.kl_target else None,
             )  # fmt: skip
-            state = state._replace(extra={**state.extra, "kl_controller": controller})
-            return state, {**metrics, **_mean_of(updates), **{f"first_{k}": updates[0][k] for k in _FIRST}}
+            return state._replace(extra={**state.extra, "kl_controller": controller}), {**metrics, **updates}
 
+        measured = args.normalize_scores and latest_step(folder / "state") is None  # else they come with the state
         unit = ScoreStatistics(jnp.float32(0), jnp.float32(1))
-        fresh = latest_step(Path(args.output_dir) / "state") is None
         extra = {
             "kl_controller": KLControllerState(jnp.float32(args.kl_coef)),
-            "score_statistics": reference_statistics() if args.normalize_scores and fresh else unit,
+            "score_statistics": worker.score_statistics() if measured else unit,
         }
         state = fit(
             initial_state(
@@ -169,14 +133,14 @@ class PPOTrainer:
             rollout_and_update,
             total_steps=total,
             config=args,
-            folder=Path(args.output_dir),
+            folder=folder,
             label="PPO",
             identity=identity_of(
                 args, digest(self._prompts), content_digest(self.model.params), content_digest(self.reward_model.params)
             ),
         )  # fmt: skip
         self.model = self.model.with_params(state.params["policy"])
-        last = read_metrics(Path(args.output_dir) / "metrics.jsonl")[-1]
+        last = read_metrics(folder / "metrics.jsonl")[-1]
         return {name: value for name, value in last.items() if name != "step"}
 
     def save_model(self) -> Path:
@@ -184,11 +148,3 @@ class PPOTrainer:
         folder = Path(self.args.output_dir) / "checkpoint"
         checkpoint.save(self.model, folder)
         return folder
-
-
-# What the first minibatch of a rollout must show, for nothing has been updated yet: ratio 1, clip fraction 0.
-_FIRST = ("ratio_mean", "ratio_var", "clip_fraction", "approx_kl_k3")
-
-
-def _mean_of(updates: list[Mapping[str, Any]]) -> dict[str, Any]:
-    return {name: sum(update[name] for update in updates) / len(updates) for name in updates[0]}

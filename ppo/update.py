@@ -1,4 +1,4 @@
-"""One PPO update of policy and critic on a minibatch of a rollout."""
+"""The PPO loss of policy and critic on a minibatch of a rollout."""
 
 from typing import Any
 

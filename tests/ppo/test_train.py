@@ -16,7 +16,7 @@ import pytest
 from flax import nnx
 from tiny_world import Killed, compiled_once, killed_at, one_layer, prompt_rows, scalar
 
-import ppo.train
+import ppo.worker
 from base_model import checkpoint
 from base_model.checkpoint import structure_of
 from base_model.tokenizer import Tokenizer
@@ -128,7 +128,7 @@ def test_scores_are_measured_against_the_references_replies(whole, start):
 
 def test_the_same_seed_gives_the_same_bytes_and_a_kill_changes_nothing(whole, start, here, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(ppo.train, "assess", killed_at(4, ppo.train.assess))
+        patch.setattr(ppo.worker, "assess", killed_at(4, ppo.worker.assess))
         with pytest.raises(Killed):
             start().train()
     assert len(lines((here / "out" / "metrics.jsonl").read_text())) == 2, "the third was made and not yet written"
@@ -144,15 +144,15 @@ sys.path[:0] = {path!r}
 from tiny_world import compiled_once
 from ppo.config import PPOConfig
 from ppo.train import PPOTrainer
-import ppo.train
-real, calls = ppo.train.assess, []
+import ppo.worker
+real, calls = ppo.worker.assess, []
 def slow(*a, **k):
     calls.append(1)
     if len(calls) == 4:
         print("hanging", flush=True)
         time.sleep(600)
     return real(*a, **k)
-ppo.train.assess = slow
+ppo.worker.assess = slow
 with compiled_once({cache!r}):
     PPOTrainer("model", "reward", PPOConfig(**{options!r}), "rows.jsonl").train()
 """

@@ -1,0 +1,88 @@
+"""Who makes rollouts: draws prompts, has the policy answer them, and has the answers assessed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from base_model.batch import Batch, pad_left
+from base_model.config import ModelConfig
+from base_model.generate import reply_keys
+from base_model.interleave import Example
+from base_model.sampling import Samples, SamplingConfig, sample
+from ppo.config import PPOConfig
+from ppo.rollout import Models, Rollout, ScoreStatistics, assess, join, reward_scores
+from training.dataset import batch_indices
+from training.sharding import shard_batch
+
+# Streams of random keys: the first rollout is not judged by statistics of itself.
+_ROLLOUTS, _STATISTICS = 0, 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutWorker:
+    """All that a rollout needs and no update changes. Rollouts are pure functions of their number and the parameters.
+
+    Attributes:
+        models: structure and vocabulary of the decoder.
+        shape: the decoder's config.
+        reference: parameters of the frozen SFT model, on the mesh.
+        reward_model: parameters of the frozen reward model, on the mesh.
+        prompts: to draw from.
+        episodes: replies of one rollout, over all devices.
+        mesh: where everything lies.
+        config: options.
+    """
+
+    models: Models
+    shape: ModelConfig
+    reference: Any
+    reward_model: Any
+    prompts: Sequence[Example]
+    episodes: int
+    mesh: Mesh
+    config: PPOConfig
+
+    def rollout(
+        self, params: Mapping[str, Any], extra: Mapping[str, Any], index: int
+    ) -> tuple[Rollout, dict[str, jax.Array]]:
+        """Replies of the policy with their advantages and returns, and the rollout's metrics.
+
+        Args:
+            params: "policy" and "critic".
+            extra: "score_statistics" and "kl_controller".
+            index: number of the rollout, which says what is asked and drawn.
+        """
+        prompts, numbers = self._draw_prompts(index)
+        samples = self._answer(params["policy"], prompts, numbers, stream=_ROLLOUTS)
+        return assess(
+            self.models, params["policy"], params["critic"], self.reference, self.reward_model, prompts, samples,
+            extra["score_statistics"], extra["kl_controller"].coefficient, config=self.config,
+        )  # fmt: skip
+
+    def score_statistics(self) -> ScoreStatistics:
+        """The reward model's mean and standard deviation on the reference's replies to the first rollout's prompts."""
+        prompts, numbers = self._draw_prompts(0)
+        samples = self._answer(self.reference, prompts, numbers, stream=_STATISTICS)
+        scores = reward_scores(self.models, self.reward_model, join(prompts, samples))
+        return ScoreStatistics(scores.mean(), scores.std() + 1e-6)
+
+    def _draw_prompts(self, index: int) -> tuple[Batch, np.ndarray]:
+        """Prompts of a rollout, left-padded, and the numbers of its episodes, from which their random keys follow."""
+        # One width and one number of pictures for all rollouts: every further shape would compile everything again.
+        longest = max(len(prompt) for prompt in self.prompts)
+        width = min(-(-longest // 16) * 16, self.config.max_prompt_length)
+        pictures = max(len(prompt.images) for prompt in self.prompts)
+        chosen = batch_indices(index, count=len(self.prompts), batch_size=self.episodes, seed=self.config.seed)
+        batch = pad_left([self.prompts[i] for i in chosen], width, self.shape, images=pictures)
+        return shard_batch(batch, self.mesh), np.arange(index * self.episodes, (index + 1) * self.episodes)
+
+    def _answer(self, policy: Any, prompts: Batch, numbers: np.ndarray, *, stream: int) -> Samples:
+        keys = reply_keys(jax.random.fold_in(jax.random.key(self.config.seed), stream), numbers, 1)
+        config = SamplingConfig(max_new_tokens=self.config.response_length, temperature=self.config.temperature)
+        return sample(
+            self.models.structure, policy, prompts, keys, vocabulary=self.models.vocabulary, config=config
+        )
