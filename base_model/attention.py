@@ -1,5 +1,6 @@
 """Multi-query attention with per-head norms, rotary positions, masks by segment and window, and a key-value cache."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -14,6 +15,9 @@ from base_model.layers import RMSNorm, matmul, param, rms_norm, rotate
 # Finite, so that a padding query, which sees no key at all, yields a uniform average and never a NaN.
 MASKED = -1e30
 
+# Longer rows of queries are attended to in blocks: 32,768 x 32,768 scores of eight heads would take 32 GiB.
+WHOLE, BLOCK = 1024, 256
+
 
 class LayerCache(NamedTuple):
     """Keys and values of one layer, [B, S, K, D], written at slots 0, 1, ... as tokens arrive."""
@@ -22,36 +26,85 @@ class LayerCache(NamedTuple):
     values: Float[Array, "B S K D"]
 
 
-def attention_mask(
-    query_slots: Int[Array, " T"],
-    key_slots: Int[Array, " S"],
-    query_segments: Int[Array, "B T"],
-    key_segments: Int[Array, "B S"],
-    *,
-    window: int | None,
-    query_images: Int[Array, "B T"] | None = None,
-    key_images: Int[Array, "B S"] | None = None,
-) -> Bool[Array, "B T S"]:
+class Places(NamedTuple):
+    """Where queries or keys stand.
+
+    Attributes:
+        slots: index of each in the row.
+        segments: which packed example each belongs to; 0 is padding, or a slot not yet written.
+        images: number of the picture each belongs to, 0 for none; given, for queries and keys alike, only when soft
+            tokens of one picture see each other.
+    """
+
+    slots: Int[Array, " T"]
+    segments: Int[Array, "B T"]
+    images: Int[Array, "B T"] | None = None
+
+
+def attention_mask(queries: Places, keys: Places, *, window: int | None) -> Bool[Array, "B T S"]:
     """Which keys each query sees: (causal OR same picture) AND same segment AND inside the window.
 
     Args:
-        query_slots: index of each query in the row.
-        key_slots: index of each key in the row.
-        query_segments: which packed example each query belongs to; 0 is padding.
-        key_segments: the same for the keys; 0 is padding or a slot not yet written.
+        queries: T of them.
+        keys: S of them.
         window: query - key must be below it; None sees everything.
-        query_images: number of the picture each query belongs to, 0 for none; given with `key_images` only when
-            soft tokens of one picture see each other.
-        key_images: the same for the keys.
     """
-    distance = query_slots[:, None] - key_slots[None, :]
+    distance = queries.slots[:, None] - keys.slots[None, :]
     seen = (distance >= 0)[None]
-    if query_images is not None and key_images is not None:
-        seen = seen | ((query_images[:, :, None] == key_images[:, None, :]) & (query_images[:, :, None] > 0))
+    if queries.images is not None and keys.images is not None:
+        seen = seen | ((queries.images[:, :, None] == keys.images[:, None, :]) & (queries.images[:, :, None] > 0))
     if window is not None:
         seen = seen & (distance < window)[None]
-    same = (query_segments[:, :, None] == key_segments[:, None, :]) & (key_segments[:, None, :] > 0)
+    same = (queries.segments[:, :, None] == keys.segments[:, None, :]) & (keys.segments[:, None, :] > 0)
     return seen & same
+
+
+def attend(
+    query: Float[Array, "B T H D"],
+    cache: LayerCache,
+    queries: Places,
+    keys: Places,
+    *,
+    window: int | None,
+    scale: float,
+    whole: int = WHOLE,
+    block: int = BLOCK,
+) -> Float[Array, "B T H D"]:
+    """softmax(scale * q k + mask) v, each query head with the key-value head of its group.
+
+    Up to `whole` queries are one product. More are taken `block` at a time, in the backward pass too, which computes
+    the scores again: only those of one block exist at once.
+    """
+    batch, length, heads, size = query.shape
+    if length <= whole:
+        return _attend(query, queries, cache, keys, window=window, scale=scale)
+    filled = -length % block
+
+    def blocks(x: Array, axis: int) -> Array:
+        x = jnp.pad(x, [(0, filled if i == axis else 0) for i in range(x.ndim)])
+        return jnp.moveaxis(x.reshape(*x.shape[:axis], -1, block, *x.shape[axis + 1 :]), axis, 0)
+
+    parts = Places(
+        blocks(queries.slots, 0),
+        blocks(queries.segments, 1),
+        None if queries.images is None else blocks(queries.images, 1),
+    )
+    attend_block = jax.checkpoint(partial(_attend, cache=cache, keys=keys, window=window, scale=scale))
+    mixed = jax.lax.map(lambda part: attend_block(*part), (blocks(query, 1), parts))
+    return jnp.moveaxis(mixed, 0, 1).reshape(batch, -1, heads, size)[:, :length]
+
+
+def _attend(
+    query: Array, queries: Places, cache: LayerCache, keys: Places, *, window: int | None, scale: float
+) -> Array:
+    # The query heads of a group stand beside one another as rows of one matrix product with their shared keys.
+    batch, length, heads, size = query.shape
+    shared = cache.keys.shape[2]
+    query = query.reshape(batch, length, shared, heads // shared, size)
+    scores = jnp.einsum("btkgd,bskd->bkgts", query, cache.keys) * scale
+    mask = attention_mask(queries, keys, window=window)
+    weights = jax.nn.softmax(jnp.where(mask[:, None, None], scores, MASKED), -1)
+    return jnp.einsum("bkgts,bskd->btkgd", weights, cache.values).reshape(batch, length, heads, size)
 
 
 class Attention(nnx.Module):
@@ -72,7 +125,8 @@ class Attention(nnx.Module):
         self,
         x: Float[Array, "B T D"],
         positions: Int[Array, "B T"],
-        mask: Bool[Array, "B T S"],
+        queries: Places,
+        keys: Places,
         cache: LayerCache | None,
         slot: Int[Array, ""],
     ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
@@ -92,11 +146,6 @@ class Attention(nnx.Module):
                 jax.lax.dynamic_update_slice(cache.keys, key, (0, slot, 0, 0)),
                 jax.lax.dynamic_update_slice(cache.values, value, (0, slot, 0, 0)),
             )
-            key, value = cache
-        # The query heads of a group stand beside one another as rows of one matrix product with their shared keys.
-        group = spec.heads // spec.kv_heads
-        query = query.reshape(batch, length, spec.kv_heads, group, spec.head_dim)
-        scores = jnp.einsum("btkgd,bskd->bkgts", query, key) * self.config.query_scale
-        weights = jax.nn.softmax(jnp.where(mask[:, None, None], scores, MASKED), -1)
-        mixed = jnp.einsum("bkgts,bskd->btkgd", weights, value).reshape(batch, length, -1)
-        return matmul(mixed, self.out[...], self.dtype), cache
+        seen = LayerCache(key, value) if cache is None else cache
+        mixed = attend(query, seen, queries, keys, window=spec.window, scale=self.config.query_scale)
+        return matmul(mixed.reshape(batch, length, -1), self.out[...], self.dtype), cache

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Float, Int, UInt8
 
-from base_model.attention import Attention, LayerCache, attention_mask
+from base_model.attention import Attention, LayerCache, Places
 from base_model.config import LayerSpec, ModelConfig
 from base_model.layers import GatedMLP, RMSNorm, matmul, param
 from base_model.vision import PatchEncoder
@@ -51,12 +51,13 @@ class Block(nnx.Module):
         self,
         x: Float[Array, "B T D"],
         positions: Int[Array, "B T"],
-        mask: Bool[Array, "B T S"],
+        queries: Places,
+        keys: Places,
         cache: LayerCache | None,
         slot: Int[Array, ""],
     ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
         """One layer."""
-        branch, cache = self.attention(self.attention_norm(x), positions, mask, cache, slot)
+        branch, cache = self.attention(self.attention_norm(x), positions, queries, keys, cache, slot)
         x = x + (self.attention_post_norm(branch) if self.post_norms else branch)
         branch = self.mlp(self.mlp_norm(x))
         return x + (self.mlp_post_norm(branch) if self.post_norms else branch), cache
@@ -65,14 +66,30 @@ class Block(nnx.Module):
 class Decoder(nnx.Module):
     """Tokens and pictures to hidden states, hidden states to logits."""
 
-    def __init__(self, config: ModelConfig, *, image_token: int, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
-        """Builds the parameters; `dtype` is that of the matrix products, accumulated in float32."""
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        image_token: int,
+        dtype: DTypeLike = jnp.float32,
+        remat: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        """Builds the parameters.
+
+        Args:
+            config: the shape.
+            image_token: id of the places that soft tokens take.
+            dtype: of the matrix products, accumulated in float32.
+            remat: the backward pass computes each layer again instead of keeping what it needs of it.
+            rngs: where fresh parameters come from.
+        """
         self.embedding = param(rngs.params(), (config.vocab_size, config.embed_dim), ("vocab", "embed"), 0.02)
         self.blocks = nnx.List(Block(spec, config, dtype=dtype, rngs=rngs) for spec in config.layers)
         self.final_norm = RMSNorm(config.embed_dim, epsilon=config.norm_epsilon, offset=config.norm_offset)
         if config.vision is not None:
             self.vision = PatchEncoder(config.vision, config, dtype=dtype, rngs=rngs)
-        self.config, self.image_token, self.dtype = config, image_token, dtype
+        self.config, self.image_token, self.dtype, self.remat = config, image_token, dtype, remat
 
     def embed(self, tokens: Int[Array, "B T"], images: UInt8[Array, "B I H W 3"] | None) -> Float[Array, "B T D"]:
         """Scaled token embeddings, with the k-th soft token of a row in the row's k-th soft-token place."""
@@ -117,16 +134,12 @@ class Decoder(nnx.Module):
             pictures = jnp.where(is_soft, jnp.cumsum(begins, 1), 0)
             # A picture is read whole or not at all, so that no later token belongs to one that the cache holds.
             key_pictures = jax.lax.dynamic_update_slice(jnp.zeros_like(key_segments), pictures, (0, start))
-        masks = {
-            window: attention_mask(
-                slots, key_slots, segments, key_segments, window=window, query_images=pictures, key_images=key_pictures
-            )
-            for window in {spec.window for spec in self.config.layers}
-        }
+        queries, keys = Places(slots, segments, pictures), Places(key_slots, key_segments, key_pictures)
         layers = []
-        for index, (block, spec) in enumerate(zip(self.blocks, self.config.layers, strict=True)):
-            layer_cache = None if cache is None else cache.layers[index]
-            x, layer_cache = block(x, positions, masks[spec.window], layer_cache, start)
+        for index, block in enumerate(self.blocks):
+            # Rows that continue a cache are sampled, not learned from.
+            run = jax.checkpoint(block.__call__) if self.remat and cache is None else block
+            x, layer_cache = run(x, positions, queries, keys, None if cache is None else cache.layers[index], start)
             layers.append(layer_cache)
         if cache is not None:
             cache = Cache(tuple(layers), key_segments, start + tokens.shape[1])

@@ -1,6 +1,6 @@
 """Log-likelihood of tokens under a decoder: the loss of pretraining and SFT, and their held-out figures."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -8,13 +8,52 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from base_model.batch import Batch, bucket, pack
 from base_model.config import ModelConfig
 from base_model.decoder import Decoder
 from base_model.interleave import Example
 from training.step import Totals
+
+# How many logits of a row exist at once: those of 256 tokens if the vocabulary has 262,144.
+LOGITS_AT_ONCE = 2**26
+
+
+def over_logits(
+    score: Callable[[Array, Array], Any],
+    decoder: Decoder,
+    hidden: Float[Array, "B T D"],
+    tokens: Int[Array, "B T"],
+    *,
+    at_once: int = LOGITS_AT_ONCE,
+) -> Any:
+    """Maps `score` over the next-token logits of hidden states and the tokens that came next.
+
+    Where a row has more than `at_once` logits it is cut into chunks of tokens, one after another and in the backward
+    pass too, which computes the logits again: only those of one chunk exist at a time.
+
+    Args:
+        score: takes logits [B, C, V] and tokens [B, C], and gives arrays [B, C].
+        decoder: whose head gives the logits.
+        hidden: final-norm hidden states.
+        tokens: ids, one for each hidden state.
+        at_once: logits of a row.
+
+    Returns:
+        What `score` gives, [B, T].
+    """
+    length, chunk = hidden.shape[1], max(1, at_once // decoder.config.vocab_size)
+    score_chunk = lambda hidden, tokens: score(decoder.logits(hidden), tokens)  # noqa: E731
+    if length <= chunk:
+        return score_chunk(hidden, tokens)
+
+    def chunks(x: Array) -> Array:
+        x = jnp.pad(x, [(0, -length % chunk if axis == 1 else 0) for axis in range(x.ndim)])
+        return jnp.moveaxis(x.reshape(len(x), -1, chunk, *x.shape[2:]), 1, 0)
+
+    scores = jax.lax.map(lambda part: jax.checkpoint(score_chunk)(*part), (chunks(hidden), chunks(tokens)))
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1)[:, :length], scores)
 
 
 class TokenScores(NamedTuple):
@@ -33,12 +72,13 @@ def score_tokens(decoder: Decoder, batch: Batch) -> TokenScores:
     """Scores the tokens of a batch."""
     tokens, segments, positions, _, images = (jnp.asarray(x) for x in batch)
     hidden, _ = decoder(tokens, positions, segments, images)
-    logits = decoder.logits(hidden[:, :-1])
-    targets = tokens[:, 1:]
+    scores = over_logits(_score_logits, decoder, hidden[:, :-1], tokens[:, 1:])
+    return TokenScores(*(jnp.pad(x, ((0, 0), (1, 0))) for x in scores))
+
+
+def _score_logits(logits: Float[Array, "B T V"], targets: Int[Array, "B T"]) -> TokenScores:
     chosen = jnp.take_along_axis(logits, targets[..., None], -1)[..., 0]
-    nll = jax.nn.logsumexp(logits, -1) - chosen
-    pad = ((0, 0), (1, 0))
-    return TokenScores(jnp.pad(nll, pad), jnp.pad(logits.argmax(-1) == targets, pad))
+    return TokenScores(jax.nn.logsumexp(logits, -1) - chosen, logits.argmax(-1) == targets)
 
 
 def cross_entropy(structure: nnx.GraphDef, params: Any, batch: Batch) -> Totals:

@@ -9,6 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from base_model.batch import Batch
+from base_model.likelihood import over_logits
 from base_model.sampling import Samples, Vocabulary, suppress
 from ppo.advantages import generalised_advantages, whiten_advantages
 from ppo.config import PPOConfig
@@ -74,9 +75,12 @@ def response_log_probs(
     """
     decoder = nnx.merge(models.structure, params)
     hidden, _ = decoder(sequences.tokens, sequences.positions, sequences.segments, sequences.images)
-    logits = suppress(decoder.logits(hidden[:, -length - 1 : -1]), models.vocabulary.never_sampled)
-    log_probs = token_logprobs(logits, jnp.asarray(sequences.tokens[:, -length:]), temperature=temperature)
-    return log_probs, token_entropy(logits, temperature=temperature)
+
+    def score(logits: Array, tokens: Array) -> tuple[Array, Array]:
+        logits = suppress(logits, models.vocabulary.never_sampled)
+        return token_logprobs(logits, tokens, temperature=temperature), token_entropy(logits, temperature=temperature)
+
+    return over_logits(score, decoder, hidden[:, -length - 1 : -1], jnp.asarray(sequences.tokens[:, -length:]))
 
 
 def response_values(models: Models, params: Any, sequences: Batch, *, length: int) -> Float[Array, "B R"]:

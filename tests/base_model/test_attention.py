@@ -9,7 +9,7 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from base_model.attention import Attention, LayerCache, attention_mask
+from base_model.attention import Attention, LayerCache, Places, attend, attention_mask
 from base_model.config import LayerSpec, ModelConfig
 
 LENGTH = 9
@@ -37,18 +37,13 @@ def test_the_mask_equals_a_loop_over_its_definition(seed, window, pictured):
         same_segment = segments[row, query] == segments[row, key] != 0
         expected[row, query, key] = (key <= query or same_image) and in_window and same_segment
     slots = jnp.arange(LENGTH)
-    of_images = jnp.array(images) if pictured else None
-    mask = jitted_mask(
-        slots, slots, jnp.array(segments), jnp.array(segments),
-        window=window, query_images=of_images, key_images=of_images,
-    )  # fmt: skip
-    np.testing.assert_array_equal(mask, expected)
+    places = Places(slots, jnp.array(segments), jnp.array(images) if pictured else None)
+    np.testing.assert_array_equal(jitted_mask(places, places, window=window), expected)
 
 
 def test_queries_that_continue_a_cache_see_what_was_written_before_them():
-    mask = attention_mask(
-        jnp.array([2, 3]), jnp.arange(6), jnp.array([[1, 1]]), jnp.array([[0, 1, 1, 1, 0, 0]]), window=None
-    )
+    queries = Places(jnp.array([2, 3]), jnp.array([[1, 1]]))
+    mask = attention_mask(queries, Places(jnp.arange(6), jnp.array([[0, 1, 1, 1, 0, 0]])), window=None)
     np.testing.assert_array_equal(mask[0], [[0, 1, 1, 0, 0, 0], [0, 1, 1, 1, 0, 0]])
 
 
@@ -109,9 +104,9 @@ def test_attention_equals_a_naive_one(spec, changes):
     for norm in (layer.query_norm, layer.key_norm):
         norm.weight[...] = jnp.asarray(rng.normal(size=6), jnp.float32)
     x, positions = rng.normal(size=(2, 7, 10)), np.array([[0, 1, 2, 3, 0, 1, 2], [0, 0, 0, 1, 2, 3, 4]])
-    segments, slots = jnp.array([[1, 1, 1, 1, 2, 2, 2], [0, 0, 1, 1, 1, 1, 1]]), jnp.arange(7)
-    mask = attention_mask(slots, slots, segments, segments, window=spec.window)
-    run = jax.jit(lambda x: layer(x, jnp.array(positions), mask, None, jnp.int32(0))[0])
+    places = Places(jnp.arange(7), jnp.array([[1, 1, 1, 1, 2, 2, 2], [0, 0, 1, 1, 1, 1, 1]]))
+    mask = attention_mask(places, places, window=spec.window)
+    run = jax.jit(lambda x: layer(x, jnp.array(positions), places, places, None, jnp.int32(0))[0])
     result, expected = run(jnp.asarray(x, jnp.float32)), naive_attention(layer, x, positions, np.asarray(mask))
     seeing = np.asarray(mask).any(-1)
     np.testing.assert_allclose(np.asarray(result)[seeing], expected[seeing], atol=2e-5)
@@ -124,7 +119,8 @@ def test_keys_and_values_are_written_at_the_slot():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 2, 10)), jnp.float32)
     empty = LayerCache(*(jnp.full((1, 5, 1, 6), 7.0) for _ in range(2)))
     run = jax.jit(partial(layer, cache=empty, slot=jnp.int32(3)))
-    _, cache = run(x, jnp.array([[3, 4]]), jnp.ones((1, 2, 5), bool))
+    queries, keys = Places(jnp.array([3, 4]), jnp.ones((1, 2), int)), Places(jnp.arange(5), jnp.ones((1, 5), int))
+    _, cache = run(x, jnp.array([[3, 4]]), queries, keys)
     for written in cache:
         assert (written[:, :3] == 7).all() and (written[:, 3:] != 7).all()
     assert (empty.keys == 7).all()
@@ -133,6 +129,29 @@ def test_keys_and_values_are_written_at_the_slot():
 def test_a_query_that_sees_nothing_gives_no_nan():
     config = ModelConfig(vocab_size=8, embed_dim=10, layers=(MULTI_QUERY,))
     layer = Attention(MULTI_QUERY, config, dtype=jnp.float32, rngs=nnx.Rngs(0))
-    total = lambda x: layer(x, jnp.zeros((1, 2), int), jnp.zeros((1, 2, 2), bool), None, jnp.int32(0))[0].sum()  # noqa: E731
+    padding = Places(jnp.arange(2), jnp.zeros((1, 2), int))
+    total = lambda x: layer(x, jnp.zeros((1, 2), int), padding, padding, None, jnp.int32(0))[0].sum()  # noqa: E731
     value, gradient = jax.jit(jax.value_and_grad(total))(jnp.ones((1, 2, 10)))
     assert np.isfinite(value) and np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("window", [None, 5])
+def test_blocks_of_queries_give_what_all_at_once_do(window):
+    rng = np.random.default_rng(0)
+    draw = lambda heads, length: jnp.asarray(rng.normal(size=(2, length, heads, 6)), jnp.float32)  # noqa: E731
+    query, cache = draw(4, LENGTH), LayerCache(draw(2, LENGTH), draw(2, LENGTH))
+    segments, images = (jnp.array([runs(rng, 4) for _ in range(2)]) for _ in range(2))
+    places = Places(jnp.arange(LENGTH), segments, images)
+    weight = jnp.where((segments > 0)[..., None, None], draw(4, LENGTH), 0)
+
+    def run(whole, block):
+        def total(query, cache):
+            mixed = attend(query, cache, places, places, window=window, scale=0.4, whole=whole, block=block)
+            return (mixed * weight).sum(), mixed
+
+        return jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))(query, cache)
+
+    expected = run(LENGTH, 1)
+    for block in (1, 4, 3):  # 4 leaves the last block short
+        for one, other in zip(jax.tree.leaves(expected), jax.tree.leaves(run(LENGTH - 1, block)), strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-5)

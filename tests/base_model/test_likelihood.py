@@ -9,7 +9,7 @@ from tiny_world import one_layer
 
 from base_model.batch import bucket, pack
 from base_model.checkpoint import structure_of
-from base_model.likelihood import cross_entropy, held_out, score_tokens
+from base_model.likelihood import TokenScores, cross_entropy, held_out, over_logits, score_tokens
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,31 @@ def test_the_loss_counts_what_is_learned_alone(scored, structure, tiny_model):
     np.testing.assert_allclose(totals["loss"][0], np.asarray(scores.nll)[batch.learn].sum(), rtol=1e-5)
     nothing = loss(tiny_model.params, batch._replace(learn=np.zeros_like(batch.learn)))
     assert nothing["loss"] == (0, 0)
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 16])
+def test_chunks_of_logits_give_what_all_at_once_do(structure, tiny_model, chunk):
+    vocabulary, rng = tiny_model.config.vocab_size, np.random.default_rng(0)
+    hidden = jnp.asarray(rng.normal(size=(2, 17, tiny_model.config.embed_dim)), jnp.float32)
+    tokens = jnp.asarray(rng.integers(0, vocabulary, (2, 17)))
+    weight = jnp.asarray(rng.normal(size=(2, 17)), jnp.float32)
+
+    def score(logits, tokens):
+        assert logits.shape[1] in (chunk, 17)
+        return TokenScores(-jax.nn.log_softmax(logits)[..., 0] + tokens, logits.argmax(-1) == tokens)
+
+    def run(at_once):
+        def total(params, hidden):
+            scores = over_logits(score, nnx.merge(structure, params), hidden, tokens, at_once=at_once)
+            return (scores.nll * weight).sum(), scores
+
+        (_, scores), gradients = jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))(tiny_model.params, hidden)
+        return scores, gradients[0]["embedding"], gradients[1]
+
+    expected, chunked = run(17 * vocabulary), run(chunk * vocabulary + 1)
+    assert chunked[0].nll.shape == (2, 17) and jnp.abs(expected[1]).max() > 0.01
+    for one, other in zip(jax.tree.leaves(expected), jax.tree.leaves(chunked), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6, rtol=1e-6)
 
 
 def test_held_out_figures_are_those_of_single_rows_in_any_batch(structure, tiny_model, examples):
