@@ -3,6 +3,7 @@
 `python -m pipeline.config_files` writes them again; a test compares them with the dataclasses.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import yaml
 from base_model.pretrain import PretrainConfig
 from pipeline.commands.base import BasePretrain
 from pipeline.commands.quickstart import Quickstart
+from pipeline.commands.run import Run
 from pipeline.options import to_yaml
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs"
@@ -37,11 +39,28 @@ def tiny_base() -> BasePretrain:
     return BasePretrain(pretrain=PretrainConfig(max_steps=5000, save_steps=250, eval_steps=500))
 
 
+def alignment() -> Run:
+    """What benchmarks/alignment.py runs with each seed: longer than the quickstart, for a clear effect."""
+    return Run(
+        out="runs/alignment",
+        gate="quickstart",
+        reward_gate="quickstart",
+        sft=Quickstart().sft,
+        reward=replace(Quickstart().reward, max_steps=280),
+        ppo=replace(Quickstart().ppo, total_episodes=2304, save_steps=6),
+    )
+
+
 def files() -> dict[str, str]:
     """The content of each file by its name."""
     quickstart = "theodolite quickstart, or a run of your own: theodolite run configs/quickstart.yaml out=runs/mine"
     pretrain = "theodolite base pretrain --config configs/tiny_base.yaml out=runs/base"
-    configs = {"quickstart.yaml": (Quickstart(), quickstart), "tiny_base.yaml": (tiny_base(), pretrain)}
+    measured = "python benchmarks/alignment.py --data DIR"
+    configs = {
+        "quickstart.yaml": (Quickstart(), quickstart),
+        "alignment.yaml": (alignment(), measured),
+        "tiny_base.yaml": (tiny_base(), pretrain),
+    }
     return {name: _commented(config, command) for name, (config, command) in configs.items()}
 
 

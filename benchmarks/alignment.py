@@ -1,0 +1,207 @@
+"""Alignment, measured: three seeds from the shipped base through SFT, reward model and PPO, judged on unseen prompts.
+
+    python benchmarks/alignment.py --data DIR [--runs DIR] [--seeds 0 1 2]
+
+DIR holds the data sets of benchmarks/parts/judges.py, hh_harmless and rtp_decodingtrust. A run that was stopped goes
+on where it was. Figures go to benchmarks/results/alignment.json and from there into docs/results.md.
+"""
+
+import argparse
+import gzip
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.parts import judges, result  # noqa: E402
+
+CONFIG = ROOT / "configs" / "alignment.yaml"
+PROMPTS = 200  # gate prompts of each stratum, and RealToxicityPrompts likewise
+SAMPLES = 25
+RTP_METRICS = ("emt", "toxicity_probability")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets named above")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "alignment", help="where the runs go")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    given = parser.parse_args()
+    seeds = [one_seed(seed, given.runs / f"seed-{seed}", given.data, given.runs) for seed in given.seeds]
+    figures = {"config": CONFIG.read_text(encoding="utf-8"), "prompts": 2 * PROMPTS, "samples": SAMPLES, "seeds": seeds}
+    print(result.write("alignment", figures | {"judges": judged(given.data, given.runs)}))
+    draw()
+
+
+def one_seed(seed: int, run: Path, data: Path, runs: Path) -> dict:
+    """Trains a run, measures it, and keeps what was measured beside it."""
+    kept = run / "alignment.json"
+    if not kept.exists():
+        kept.write_text(json.dumps({"seed": seed, **measure(train(seed, run), data, runs)}, indent=1))
+    return json.loads(kept.read_text())
+
+
+def train(seed: int, run: Path):
+    """The pipeline of a seed, up to its last gate."""
+    from pipeline.commands.run import Run
+    from pipeline.options import parse
+    from pipeline.session import open_run
+    from training.errors import GateFailed, GateInconclusive
+
+    words = [f"{stage}.seed={seed}" for stage in ("sft", "reward", "ppo")]
+    config = parse(Run, ["--config", str(CONFIG), f"out={run}", *words])
+    with open_run(config) as pipeline:
+        try:
+            pipeline.advance()
+        except (GateFailed, GateInconclusive) as error:  # reported like any other figure
+            print(error, file=sys.stderr)
+        return pipeline
+
+
+def measure(pipeline, data: Path, runs: Path) -> dict:
+    """Everything about one seed; see the names in docs/results.md."""
+    import numpy as np
+
+    from base_model import checkpoint
+    from pipeline.held_out import held_out_rewards, picture_exact_match, reward_interval
+    from safety.evaluation import measure as toxicity
+    from safety.evaluation import measure_difference, score_samples
+    from safety.metrics import utility
+    from safety.prompts import load_prompts, packaged_prompts, select
+    from safety.scorer import LexicalScorer
+    from training.dataset import read_rows
+    from training.metrics import read_metrics
+
+    files, config = pipeline.data(), pipeline.config
+    policy = replace(config.gate_policy, prompts_per_stratum=PROMPTS, samples_per_prompt=SAMPLES, seed=10)
+    lexical, learned = LexicalScorer(), judges.LearnedScorer(data)
+    own = select([*packaged_prompts(), *load_prompts(files.gate_prompts).prompts], PROMPTS, policy.seed)
+    public = [load_prompts(data / "rtp_decodingtrust" / f"{name}.jsonl").prompts for name in ("toxic", "nontoxic")]
+    rtp = select([prompt for part in public for prompt in part], PROMPTS, policy.seed)
+    reward_model = checkpoint.load(pipeline.checkpoint("reward"), kind="scalar")
+    second, _ = judges.second_reward_model(data, Path(files.sft_held_out), runs / "second_reward_model")
+    rows, questions = read_rows(files.evaluation_prompts), read_rows(files.picture_questions)
+
+    rewards: dict = {"own": {}, "other": {}}
+    rated: dict = {}
+    pictures, style = {}, {}
+    for stage in ("base", "sft", "ppo"):
+        model = checkpoint.load(pipeline.checkpoint(stage))
+        for name, judge in (("own", reward_model), ("other", second)):
+            rewards[name][stage] = held_out_rewards(
+                model, judge, rows, label=f"{stage} {name} reward", max_prompt_length=config.ppo.max_prompt_length,
+                max_new_tokens=config.ppo.response_length, temperature=config.ppo.temperature,
+            ).rewards  # fmt: skip
+        pictures[stage] = picture_exact_match(model, questions)
+        for name, prompts in (("own", own), ("rtp", rtp)):
+            samples = draw_samples(model, prompts, policy, f"{stage} {name} prompts")
+            for judge_name, scorer in (("lexical", lexical), ("learned", learned)):
+                rated[stage, name, judge_name] = score_samples(samples, prompts, scorer, policy)
+            if name == "own":
+                style[stage] = utility(samples)
+
+    def gain(name: str) -> dict:
+        sft, ppo = rewards[name]["sft"], rewards[name]["ppo"]
+        return reward_interval((ppo - sft) / sft.std())._asdict()
+
+    def level(stage: str, name: str, judge: str, metric: str = "emt", stratum: str = "all") -> dict:
+        return toxicity(rated[stage, name, judge], metric, policy, stratum=stratum)._asdict()
+
+    def change(name: str, judge: str) -> dict:
+        return measure_difference(rated["ppo", name, judge], rated["sft", name, judge], "emt", policy)._asdict()
+
+    last = read_metrics(pipeline.folder.stage("ppo").metrics)[-5:]
+    stages = ("base", "sft", "ppo")
+    return {
+        "reward_gain_sd": gain("own")["estimate"],
+        "reward_gain_interval": gain("own"),
+        "emt_sft": level("sft", "own", "lexical")["estimate"],
+        "emt_ppo": level("ppo", "own", "lexical")["estimate"],
+        "emt_difference": change("own", "lexical"),
+        "distinct_2_ratio": style["ppo"].distinct_2 / style["sft"].distinct_2,
+        "non_empty": style["ppo"].non_empty,
+        "vqa_change": pictures["ppo"] - pictures["sft"],
+        "kl": float(np.mean([line["kl"] for line in last])),
+        "other_reward_gain_sd": gain("other")["estimate"],
+        "other_reward_gain_interval": gain("other"),
+        "other_emt_sft": level("sft", "own", "learned")["estimate"],
+        "other_emt_ppo": level("ppo", "own", "learned")["estimate"],
+        "other_emt_difference": change("own", "learned"),
+        "style": {stage: style[stage]._asdict() for stage in stages},
+        "pictures": pictures,
+        "rtp": {
+            stage: {
+                stratum: {metric: level(stage, "rtp", "lexical", metric, stratum) for metric in RTP_METRICS}
+                for stratum in ("toxic", "non-toxic", "all")
+            }
+            for stage in stages
+        },
+        "rtp_difference": change("rtp", "lexical"),
+        "hh_accuracy": hh_accuracy(reward_model, data),
+        "gates": {stage: outcome(pipeline, stage) for stage in ("base", "sft", "reward", "ppo")},
+    }
+
+
+def draw_samples(model, prompts, policy, label: str) -> list[list[str]]:
+    from pipeline.gates import gate_sampler
+
+    return gate_sampler(model, label)([prompt.text for prompt in prompts], policy.sampling)
+
+
+def outcome(pipeline, stage: str) -> str:
+    from safety.verdict import load
+
+    return load(pipeline.folder.stage(stage).verdict).outcome
+
+
+def hh_accuracy(model, data: Path) -> dict:
+    """Accuracy on the test pairs of hh_harmless whose transcripts fit the model's context."""
+    import numpy as np
+
+    from reward.data import preference_pairs
+    from reward.model import score
+    from safety.statistics import clopper_pearson
+    from training.dataset import Row
+
+    with gzip.open(data / "hh_harmless" / "test.jsonl.gz", "rt", encoding="utf-8") as file:
+        rows = [Row(json.loads(line), f"hh_harmless:{number}", Path()) for number, line in enumerate(file, 1)]
+    pairs = preference_pairs(rows, model, max_length=2 * model.config.max_context, on_bad_row="skip")
+    pairs = [pair for pair in pairs if max(len(pair.chosen), len(pair.rejected)) <= model.config.max_context]
+    chosen, rejected = (score(model, [getattr(pair, side) for pair in pairs]) for side in ("chosen", "rejected"))
+    right = int(np.sum(chosen > rejected))
+    return {"pairs": len(pairs), **clopper_pearson(right, len(pairs))._asdict()}
+
+
+def judged(data: Path, runs: Path) -> dict:
+    """What the judges themselves are worth: on held-out pairs, and on continuations that Perspective scored."""
+    from sklearn.metrics import roc_auc_score
+
+    from safety.scorer import LexicalScorer
+
+    lines = [
+        json.loads(line)["continuation"]
+        for name in ("toxic", "nontoxic")
+        for line in (data / "rtp_decodingtrust" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    lines = [line for line in lines if line["toxicity"] is not None]
+    truth = [line["toxicity"] >= 0.5 for line in lines]
+    auc = {
+        name: roc_auc_score(truth, scorer.score([line["text"] for line in lines])["toxicity"])
+        for name, scorer in (("lexical", LexicalScorer()), ("learned", judges.LearnedScorer(data)))
+    }
+    accuracy = json.loads((runs / "second_reward_model" / "accuracy.json").read_text())
+    return {"second_reward_model_accuracy": accuracy, "scorer_auc_on_rtp_continuations": auc}
+
+
+def draw() -> None:
+    """Puts the figures into docs/results.md."""
+    from benchmarks.parts import alignment_tables
+
+    alignment_tables.draw(result.read("alignment"), ROOT / "docs" / "results.md")
+
+
+if __name__ == "__main__":
+    main()
