@@ -3,13 +3,15 @@
 A line of `ledger.jsonl` is one JSON object. Its `hash` is the SHA-256 of its other fields as canonical JSON, among
 them `previous`, the hash of the line before (64 zeros for the first): so an edited, removed, inserted or reordered line
 breaks the chain. Whole lines removed from the end leave a shorter, valid chain; keep the last hash elsewhere (`head`)
-to notice.
+to notice. A last line without its end was being written when its process was killed, and never counted: it is passed
+over, and dropped when the next event is appended.
 """
 
 import fcntl
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,7 +56,12 @@ def append(path: str | Path, event: str, details: Mapping[str, Any], *, time: st
         with open(path, "a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
-            events = _verified(file.read(), path)
+            content = file.read()
+            events = _verified(content, path)
+            if rest := len(content) - _whole(content):
+                note = f"note: dropped {rest} bytes of a line that a killed command had begun to write to {path}"
+                print(f"theodolite: {note}", file=sys.stderr)
+                file.truncate(_whole(content))
             record: dict[str, Any] = {"index": len(events), "event": event}
             record["time"] = time or datetime.now(UTC).isoformat(timespec="seconds")
             record |= details
@@ -98,12 +105,13 @@ def verify(path: str | Path, *, head: str | None = None) -> list[dict[str, Any]]
     return events
 
 
+def _whole(content: bytes) -> int:
+    """How many bytes the lines have that were written to their end."""
+    return content.rfind(b"\n") + 1
+
+
 def _verified(content: bytes, path: str | Path) -> list[dict[str, Any]]:
-    if not content:
-        return []
-    lines = content.split(b"\n")
-    if lines.pop():
-        raise BadInput(f"the ledger {path} is cut off in the middle of line {len(lines) + 1}")
+    lines = content[: _whole(content)].split(b"\n")[:-1]
     events: list[dict[str, Any]] = []
     previous = FIRST
     for number, line in enumerate(lines, start=1):

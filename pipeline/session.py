@@ -10,6 +10,7 @@ from pipeline.options import to_yaml
 from pipeline.recipe import require_same
 from pipeline.run_folder import STAGES, RunFolder
 from pipeline.stages import Pipeline
+from training.files import write_whole
 
 VERSIONS = (
     "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "rlax", "numpy", "sentencepiece", "alt-profanity-check",
@@ -30,6 +31,6 @@ def open_run(config: RunConfig) -> Iterator[Pipeline]:
     with folder.locked():
         require_same(config, folder, STAGES[1:])
         versions = "".join(f"#   {name} {metadata.version(name)}\n" for name in VERSIONS)
-        folder.config.write_text(f"# The resolved config of this run, and the versions it ran with:\n{versions}"
-                                 + to_yaml(config), encoding="utf-8")  # fmt: skip
+        head = f"# The resolved config of this run, and the versions it ran with:\n{versions}"
+        write_whole(folder.config, head + to_yaml(config))
         yield Pipeline(config=config, folder=folder)

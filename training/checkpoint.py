@@ -15,6 +15,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from training.errors import BadInput
+from training.files import write_whole
 
 logging.getLogger("absl").setLevel(logging.ERROR)
 # Orbax reads arrays in asyncio tasks and forgets those beside the one that failed, which asyncio then reports at exit.
@@ -127,7 +128,5 @@ def _read(restore: Callable[[], Any], problem: str, *, advice: str = "") -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON through a temporary name, so that a reader never sees half of it."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    """Writes JSON whole or not at all."""
+    write_whole(path, json.dumps(value, indent=2, sort_keys=True) + "\n")

@@ -100,12 +100,13 @@ def tokenizer(config: BaseTokenizer) -> None:
     """Trains a tokenizer and writes it."""
     from base_model.pretrain import train_tokenizer
     from pipeline.run_folder import RunFolder
+    from training.files import write_whole
 
     folder = RunFolder.create(config.out)
     with folder.locked():
         data = _packaged_data(folder.path, config)["data"]
         trained = train_tokenizer(data, vocab_size=config.vocab_size)
-        (folder.path / "tokenizer.model").write_bytes(trained.model)
+        write_whole(folder.path / "tokenizer.model", trained.model)
     print(f"{trained.vocab_size} ids: {folder.path / 'tokenizer.model'}")
 
 
@@ -119,13 +120,14 @@ def pretrain(config: BasePretrain) -> None:
     from base_model.pretrain import train_tokenizer
     from base_model.tokenizer import Tokenizer
     from pipeline.run_folder import RunFolder
+    from training.files import write_whole
 
     folder = RunFolder.create(config.out)
     with folder.locked():
         paths = _packaged_data(folder.path, config)
         vocabulary = Path(config.tokenizer or folder.path / "tokenizer.model")
         if not config.tokenizer and not vocabulary.exists():
-            vocabulary.write_bytes(train_tokenizer(paths["data"], vocab_size=4096).model)
+            write_whole(vocabulary, train_tokenizer(paths["data"], vocab_size=4096).model)
         pieces = Tokenizer.load(vocabulary)
         options = replace(config.pretrain, output_dir=str(folder.path))
         run(options, tiny(pieces.vocab_size), pieces, data=paths["data"], held_out_data=paths["held_out"])

@@ -57,8 +57,6 @@ def _forge(lines: list[str]) -> list[str]:
         (lambda lines: [lines[0], *lines[2:]], "line 2 of the ledger .* does not follow"),
         (lambda lines: [lines[0], lines[2], lines[1], lines[3]], "line 2 of the ledger .* does not follow"),
         (lambda lines: [lines[0], lines[0], *lines[1:]], "line 2 of the ledger .* does not follow"),
-        (lambda lines: [*lines[:3], lines[3][:20]], "cut off in the middle of line 4"),
-        (lambda lines: [*lines[:3], lines[3].rstrip("\n")], "cut off in the middle of line 4"),
         (lambda lines: [lines[0], "nonsense\n", *lines[1:]], "line 2 of the ledger .* is not JSON"),
         (lambda lines: [lines[0], "[]\n"], "line 2 of the ledger .* is not an event"),
         (lambda lines: [lines[0], '{"index": 1}\n'], "has no event, time, previous, hash"),
@@ -86,8 +84,33 @@ def test_any_changed_byte_is_found(tmp_path_factory: pytest.TempPathFactory, dat
     new = data.draw(st.integers(33, 126).filter(lambda byte: byte != content[spot]))
     content[spot] = new
     path.write_bytes(content)
+    if spot == len(content) - 1:
+        assert len(ledger.verify(path)) == 1, "the second line has no end, and counts no more than if it were not there"
+        return
     with pytest.raises(BadInput):
         ledger.verify(path)
+
+
+@pytest.mark.parametrize("cut", [1, 20, -1])
+def test_a_line_that_a_kill_cut_off_is_dropped_by_the_next_event(written: Path, cut: int, capsys) -> None:
+    whole = written.read_bytes()
+    last = whole.splitlines(keepends=True)[-1]
+    written.write_bytes(whole[: len(whole) - len(last)] + last[:cut])
+    kept = ledger.verify(written)
+    assert len(kept) == 3 and written.read_bytes().endswith(last[:cut]), "reading changes nothing"
+    event = ledger.append(written, "run done", {"stage": "sft", "value": 3, "note": "é \n"}, time=TIME)
+    assert event["previous"] == kept[-1]["hash"] and written.read_bytes() == whole
+    assert "dropped" in capsys.readouterr().err
+    ledger.append(written, "more", {})
+    assert capsys.readouterr().err == "" and len(ledger.verify(written)) == 5
+
+
+def test_a_ledger_of_one_line_cut_off_is_an_empty_one(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    path.write_text('{"index": 0, "ev')
+    assert ledger.verify(path) == []
+    ledger.append(path, "first", {})
+    assert [event["event"] for event in ledger.verify(path)] == ["first"]
 
 
 def test_lines_missing_at_the_end_are_found_with_the_head(written: Path) -> None:
