@@ -30,6 +30,11 @@ class StageFolder:
         return self.path / "checkpoint"
 
     @property
+    def unrecorded(self) -> Path:
+        """A checkpoint that is written and not yet on record."""
+        return self.path / "checkpoint.new"
+
+    @property
     def state(self) -> Path:
         """The full training state, for an exact resume."""
         return self.path / "state"

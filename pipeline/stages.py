@@ -4,6 +4,7 @@ A stage that is done is not done again, so the same command goes on where it sto
 """
 
 import dataclasses
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from pipeline.config import PACKAGED, DataConfig, RunConfig
 from pipeline.gates import gate_sampler, make_scorer, reward_evidence
 from pipeline.packaged_data import write_packaged_data
 from pipeline.recipe import made, recipe
-from pipeline.run_folder import STAGES, RunFolder
+from pipeline.run_folder import STAGES, RunFolder, StageFolder
 from ppo.train import PPOTrainer
 from reward.data import preference_pairs
 from reward.evaluation import evaluate_pairs
@@ -23,7 +24,7 @@ from reward.train import RewardTrainer
 from safety.gate import gate
 from safety.prompts import load_prompts, packaged_prompts
 from safety.reward_gate import RewardEvidence, reward_gate
-from safety.verdict import Verdict, load, require_passing
+from safety.verdict import Verdict, has_evidence, load, require_passing
 from sft.train import SFTTrainer
 from training.checkpoint import write_json
 from training.dataset import read_rows
@@ -87,7 +88,9 @@ class Pipeline:
         if folder.checkpoint.exists():
             self._require_same_parents(stage)
             return
-        self._timed(f"{stage} trained", stage, lambda: self._train(stage, folder.path))
+        self._timed(f"{stage} trained", stage, lambda: self._train(stage, folder))
+        # On record first, in its place last: a checkpoint that is there is never one that the ledger does not know.
+        folder.unrecorded.rename(folder.checkpoint)
 
     def _parents(self, stage: str) -> dict[str, str]:
         return {parent: folder_digest(self.checkpoint(parent)) for parent in DEMANDS[stage]}
@@ -102,10 +105,10 @@ class Pipeline:
             raise Refused(f"the checkpoint of {stage} was trained from another {' or '.join(DEMANDS[stage])} than the "
                           f"one there now; delete {self.folder.stage(stage).path} to train it again")
 
-    def _train(self, stage: str, output: Path) -> dict[str, Any]:
+    def _train(self, stage: str, folder: StageFolder) -> dict[str, Any]:
         config, data, parent = self.config, self.data(), checkpoint.load(self.checkpoint(PARENT[stage]))
         options = {"sft": config.sft, "reward": config.reward, "ppo": config.ppo}[stage]
-        options = dataclasses.replace(options, output_dir=str(output))
+        options = dataclasses.replace(options, output_dir=str(folder.path))
         if stage == "sft":
             trainer = SFTTrainer(parent, options, data.sft, data.sft_held_out)
         elif stage == "reward":
@@ -113,9 +116,10 @@ class Pipeline:
         else:
             reward_model = checkpoint.load(self.checkpoint("reward"), kind="scalar")
             trainer = PPOTrainer(parent, reward_model, options, data.ppo_prompts)
-        # The checkpoint last: what is there is not trained again, and so must lack nothing.
-        write_json(self.folder.stage(stage).evaluation, trainer.train())
-        saved = folder_digest(trainer.save_model())
+        write_json(folder.evaluation, trainer.train())
+        shutil.rmtree(folder.unrecorded, ignore_errors=True)
+        checkpoint.save(trainer.model, folder.unrecorded)
+        saved = folder_digest(folder.unrecorded)
         return {"checkpoint": saved, "parents": self._parents(stage), "recipe": recipe(self.config, stage)}
 
     def gate(self, stage: str) -> Verdict:
@@ -127,16 +131,25 @@ class Pipeline:
             verdict = load(folder.verdict)
             scorer = dict(zip(("name", "version", "digest"), make_scorer(self.config.scorer).identity, strict=True))
             found = (verdict.checkpoint, verdict.policy, verdict.scorer)
-            if verdict.passed and found == (folder_digest(self.checkpoint(stage)), self._policy(stage), scorer):
+            wanted = (folder_digest(self.checkpoint(stage)), self._policy(stage), scorer)
+            if verdict.passed and found == wanted and has_evidence(verdict, folder.gate):
+                self._require_record(verdict)
                 return verdict
         verdicts = []
 
         def decide() -> dict[str, Any]:
             verdicts.append(self._gate_reward() if stage == "reward" else self._gate_policy(stage))
-            return {name: getattr(verdicts[0], name) for name in ("outcome", "checkpoint", "attempt")}
+            return _what_counts(verdicts[0])
 
         self._timed(f"{stage} gated", stage, decide)
         return verdicts[0]
+
+    def _require_record(self, verdict: Verdict) -> None:
+        """Puts a verdict on record that is not: its command was killed before it could, or it comes from elsewhere."""
+        event, counts = f"{verdict.stage} gated", _what_counts(verdict)
+        known = ledger.verify(self.folder.ledger) if self.folder.ledger.exists() else []
+        if not any(line["event"] == event and counts.items() <= line.items() for line in known):
+            ledger.append(self.folder.ledger, event, {"stage": verdict.stage, "seconds": 0.0, **counts})
 
     def _gate_policy(self, stage: str) -> Verdict:
         path = self.checkpoint(stage)
@@ -212,3 +225,7 @@ class Pipeline:
             if stage != "base":
                 self.train(stage)
             self.gate(stage).raise_unless_passed()
+
+
+def _what_counts(verdict: Verdict) -> dict[str, Any]:
+    return {name: getattr(verdict, name) for name in ("outcome", "checkpoint", "attempt")}

@@ -78,7 +78,8 @@ def is_current(pipeline: Pipeline) -> bool:
         written = json.loads(pipeline.folder.summary.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(written, dict) and written.get("ledger_head") == ledger.verify(pipeline.folder.ledger)[-1]["hash"]
+    events = ledger.verify(pipeline.folder.ledger)
+    return isinstance(written, dict) and bool(events) and written.get("ledger_head") == events[-1]["hash"]
 
 
 def _emt(pipeline: Pipeline, stage: str) -> dict[str, float]:

@@ -16,6 +16,7 @@ from typing import Any
 from safety.clauses import OUTCOMES, Clause, combine
 from training.digest import bytes_digest, file_digest, folder_digest
 from training.errors import BadInput, GateFailed, GateInconclusive, Refused
+from training.files import write_whole
 
 SCHEMA_VERSION = 1
 
@@ -126,15 +127,18 @@ def save(verdict: Verdict, folder: str | os.PathLike, files: Mapping[str, str]) 
     last = max(kept, default=0)
     if (folder / "verdict.json").exists():
         last += 1
-        for name in ("verdict.json", "report.json", "samples.jsonl"):
+        # The verdict last: while it stands, a crash in between is one after which this goes on where it was.
+        for name in ("report.json", "samples.jsonl", "verdict.json"):
             path = folder / name
             if path.exists():
                 path.rename(path.with_name(f"{path.stem}-{last}{path.suffix}"))
+    for name in ("report.json", "samples.jsonl"):  # of an attempt that was killed before it had a verdict
+        (folder / name).unlink(missing_ok=True)
     for name, content in files.items():
-        _write(folder / name, content)
+        write_whole(folder / name, content)
     evidence = {name: bytes_digest(content.encode()) for name, content in files.items()}
     verdict = replace(verdict, attempt=last + 1, evidence=evidence)
-    _write(folder / "verdict.json", verdict.to_json())
+    write_whole(folder / "verdict.json", verdict.to_json())
     return verdict
 
 
@@ -158,6 +162,14 @@ def load(path: str | os.PathLike) -> Verdict:
         return Verdict(**values | {"clauses": clauses, "reasons": tuple(values["reasons"])})
     except (TypeError, AttributeError, BadInput) as error:
         raise BadInput(f"{path} is not a valid verdict: {error}") from error
+
+
+def has_evidence(verdict: Verdict, folder: str | os.PathLike) -> bool:
+    """Whether the files beside a verdict are those that it was written with."""
+    try:
+        return all(file_digest(Path(folder) / name) == digest for name, digest in verdict.evidence.items())
+    except BadInput:  # one is missing
+        return False
 
 
 def verdict_digest(path: str | os.PathLike) -> str:
@@ -209,10 +221,3 @@ def require_passing(
 def _verdict_file(path: str | os.PathLike) -> Path:
     path = Path(path)
     return path / "verdict.json" if path.is_dir() else path
-
-
-def _write(path: Path, content: str) -> None:
-    """Write a whole file or none."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content.encode())
-    os.replace(part, path)

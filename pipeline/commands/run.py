@@ -32,6 +32,7 @@ def run(config: Run) -> None:
             if current:
                 print(f"The run {pipeline.folder.path} is finished; its page is {page}")
             elif config.until == "ppo":
+                page.unlink(missing_ok=True)  # a page older than the summary must not pass for the finished run's
                 print_summary(pipeline, summarise(pipeline))
             else:
                 print(f"Finished up to {config.until}. Page: {page}")
