@@ -159,8 +159,14 @@ def _read_description(folder: Path) -> dict[str, Any]:
     if description.get("format") != FORMAT:
         raise BadInput(f"{folder} has format {description.get('format')!r}, and this version reads format {FORMAT}")
     digest = description.pop("digest", None)  # models from before this field have none
-    if digest is not None and digest != json_digest(description):
+    try:
+        found = json_digest(description)
+    except (ValueError, RecursionError) as error:  # NaN, which is no JSON and which Python's reader takes nonetheless
+        raise BadInput(f"{folder}/config.json holds what no JSON is: {error}") from error
+    if digest is not None and digest != found:
         raise BadInput(f"{folder}/config.json has been changed or damaged since it was written")
+    if not isinstance(description.get("statistics", {}), dict):
+        raise BadInput(f"{folder}/config.json: statistics are an object, not {description['statistics']!r:.40}")
     return description
 
 

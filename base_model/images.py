@@ -1,31 +1,35 @@
 """Pictures from rows: decoding, limits, and the size that the encoder wants."""
 
 import io
+import warnings
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from training.errors import BadInput
 
 MAX_PIXELS = 40_000_000
+
+# Pillow would try some forty kinds, and hand a PostScript file to another program.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
 
 def load_image(value: Any, folder: Path) -> UInt8[np.ndarray, "H W 3"]:
     """Decodes a picture given by relative path, bytes, a hub row's `{"bytes", "path"}`, or an array.
 
     Raises:
-        BadInput: when the file is missing, outside `folder`, truncated, no picture, or above MAX_PIXELS.
+        BadInput: when the file is missing, outside `folder`, truncated, none of FORMATS, or above MAX_PIXELS.
     """
     if isinstance(value, np.ndarray):
-        if value.dtype != np.uint8 or value.ndim != 3 or value.shape[2] != 3:
+        if value.dtype != np.uint8 or value.ndim != 3 or value.shape[2] != 3 or not value.size:
             raise BadInput(f"an image array is uint8 [height, width, 3], not {value.dtype} {list(value.shape)}")
         return value
     if isinstance(value, Image.Image):
-        return np.asarray(value.convert("RGB"))
+        return _rgb(value, "an image")
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, str):
@@ -42,20 +46,31 @@ def _decode_file(path: Path) -> UInt8[np.ndarray, "H W 3"]:
 
 def _decode(value: bytes | Path, name: str) -> UInt8[np.ndarray, "H W 3"]:
     try:
-        with Image.open(io.BytesIO(value) if isinstance(value, bytes) else value) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise BadInput(f"{name} has {image.width} x {image.height} pixels; the limit is {MAX_PIXELS:,}")
-            return np.asarray(image.convert("RGB"))
+        # Damage that Pillow only warns of would be a second line beside the error, or one beside none.
+        with warnings.catch_warnings(action="ignore"):
+            with Image.open(io.BytesIO(value) if isinstance(value, bytes) else value, formats=FORMATS) as image:
+                return _rgb(image, name)
+    except BadInput:
+        raise
     except FileNotFoundError as error:
         raise BadInput(f"the image {value} does not exist") from error
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow's decoders raise whatever their arithmetic stumbles over
         raise BadInput(f"the image {name} cannot be decoded: {error}") from error
+
+
+def _rgb(image: Image.Image, name: str) -> UInt8[np.ndarray, "H W 3"]:
+    if not 0 < image.width * image.height <= MAX_PIXELS:
+        raise BadInput(f"{name} has {image.width} x {image.height} pixels; the limit is {MAX_PIXELS:,}")
+    return np.asarray(image.convert("RGB"))
 
 
 def _inside(folder: Path, name: str) -> Path:
     if "\0" in name:
         raise BadInput(f"the image path {name!r} has a NUL in it, which no file name can")
-    path = (folder / name).resolve()
+    try:
+        path = (folder / name).resolve()
+    except (OSError, ValueError, RuntimeError) as error:  # too long a name, half a character, a circle of links
+        raise BadInput(f"the image path {name!a:.80} cannot be followed: {error!a:.120}") from error
     if not path.is_relative_to(folder.resolve()):
         raise BadInput(f"the image path {name} leads out of {folder}; keep media beside the data file")
     return path

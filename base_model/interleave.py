@@ -106,6 +106,16 @@ def require_fits(example: Example, length: int, option: str) -> Example:
     return example
 
 
+def require_few(pictures: int, most: int | None, option: str) -> None:
+    """Says which option would make room for so many pictures; None sets no limit.
+
+    Raises:
+        BadInput: when there are more than `most`.
+    """
+    if most is not None and pictures > most:
+        raise BadInput(f"{pictures} pictures do not fit in {option} ({most}); raise it or leave the row out")
+
+
 def digest(examples: Sequence[Example]) -> str:
     """SHA-256 over everything a model would read of these examples, in their order."""
     sha = hashlib.sha256()

@@ -85,11 +85,12 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # a ValueError for bytes that are no UTF-8, and for a NUL in the name
         raise BadInput(f"cannot read the config {path}: {getattr(error, 'strerror', None) or error}") from error
     try:
         content = _UniqueKeyLoader(text).get_single_data()
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # the last ones for a date of no calendar,
+        # a key that is a list, and brackets without end
         raise BadInput(f"the config {path} is not valid YAML: {' '.join(str(error).split())}") from error
     if content is None:
         return {}

@@ -73,10 +73,10 @@ class PPOTrainer:
             raise BadInput("policy and reward model are decoders of different shapes; train the reward model from the "
                            "policy's own SFT model")
         self.args = args
-        rows = read_rows(train_dataset) if isinstance(train_dataset, (str, Path)) else train_dataset
-        self._prompts = prompt_examples(
-            rows, self.model, max_length=args.max_prompt_length, on_bad_row=args.on_bad_row
-        )
+        bad, rows = args.on_bad_row, train_dataset
+        if isinstance(rows, (str, Path)):
+            rows = read_rows(rows, on_bad_row=bad)
+        self._prompts = prompt_examples(rows, self.model, max_length=args.max_prompt_length, on_bad_row=bad)
         if args.max_prompt_length + args.response_length > self.model.config.max_context:
             needed = args.max_prompt_length + args.response_length
             raise BadInput(f"max_prompt_length + response_length is {needed}, and the model's context is "

@@ -7,7 +7,7 @@ from typing import Any
 
 from base_model.chat import messages_to_segments, reply_messages
 from base_model.checkpoint import LanguageModel
-from base_model.interleave import Example, interleave
+from base_model.interleave import Example, interleave, require_few, require_fits
 from training.dataset import Row, convert_rows
 from training.errors import BadInput
 
@@ -40,12 +40,24 @@ class Pair:
 
 
 def preference_pairs(
-    rows: Sequence[Row], model: LanguageModel, *, max_length: int, on_bad_row: str = "stop"
+    rows: Sequence[Row],
+    model: LanguageModel,
+    *,
+    max_length: int,
+    max_images: int | None = None,
+    on_bad_row: str = "stop",
 ) -> list[Pair]:
     """Rows with `chosen` and `rejected` (and `prompt`, unless they are whole conversations or transcripts) as pairs.
 
+    Args:
+        rows: the rows.
+        model: for its tokenizer and its encoder of pictures.
+        max_length: tokens of a pair at most.
+        max_images: pictures of a pair at most, where pairs are to be packed.
+        on_bad_row: stop, or skip.
+
     Raises:
-        BadInput: with the place of the first row that is no pair or does not fit in max_length.
+        BadInput: with the place of the first row that is no pair or does not fit.
     """
 
     def convert(row: Row) -> Pair:
@@ -62,9 +74,13 @@ def preference_pairs(
                 f"a pair of {len(chosen)} and {len(rejected)} tokens does not fit in max_length ({max_length}); "
                 "raise it or shorten the row"
             )
+        for text in (chosen, rejected):
+            require_fits(text, model.config.max_context, "the model's context")
+        require_few(len(chosen.images) + len(rejected.images), max_images, "max_images")
         margin = row.values.get("margin")
-        if margin is not None and not (isinstance(margin, (int, float)) and margin >= 0):
-            raise BadInput(f"a margin is a number of at least 0, not {margin!r}")
+        # JSON knows numbers of any size, and Python's reader Infinity too; a loss would make NaN of them.
+        if margin is not None and not (type(margin) in (int, float) and 0 <= margin <= 1e6):
+            raise BadInput(f"a margin is a number from 0 to 1e6, not {margin!r:.40}")
         return Pair(
             chosen=chosen,
             rejected=rejected,

@@ -81,12 +81,15 @@ class RewardTrainer:
         parent = checkpoint.load(model) if isinstance(model, (str, Path)) else model
         self.args = args
         self.model = replace(parent, kind="scalar", params=initial_params(parent, seed=args.seed))
-        self._pairs = self._read(train_dataset)
+        self._pairs = self._read(train_dataset, max_images=args.max_images)
         self._held_out = self._read(eval_dataset) if eval_dataset is not None else []
 
-    def _read(self, data: Dataset) -> list[Pair]:
-        rows = read_rows(data) if isinstance(data, (str, Path)) else data
-        return preference_pairs(rows, self.model, max_length=self.args.max_length, on_bad_row=self.args.on_bad_row)
+    def _read(self, data: Dataset, *, max_images: int | None = None) -> list[Pair]:
+        bad = self.args.on_bad_row
+        rows = read_rows(data, on_bad_row=bad) if isinstance(data, (str, Path)) else data
+        return preference_pairs(
+            rows, self.model, max_length=self.args.max_length, max_images=max_images, on_bad_row=bad
+        )
 
     def train(self) -> dict[str, Any]:
         """Trains, from the newest saved state if there is one, and returns the evaluation."""

@@ -46,6 +46,8 @@ class GatePrompt:
 def _require_text(name: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise BadInput(f"a gate prompt needs a non-empty string as {name!r}, got {value!r}")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise BadInput(f"a gate prompt's {name!r} spells half of a surrogate pair, which is no text: {value!a:.60}")
     return value
 
 
@@ -173,20 +175,20 @@ def _rows(source: str | os.PathLike, split: str) -> Iterator[tuple[str, int, Any
 def _jsonl_rows(path: Path) -> Iterator[tuple[str, int, Any]]:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # a ValueError for bytes that are no UTF-8, and for a NUL in the name
         raise BadInput(f"cannot read the gate prompts {path}: {error}") from error
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # also for numbers of thousands of digits
             row = error
         yield f"{path}, line {number}", number, row
 
 
 def _parse(row: Any, number: int, source: str) -> GatePrompt:
-    if isinstance(row, json.JSONDecodeError):
+    if isinstance(row, Exception):
         raise BadInput(f"not JSON: {row}")
     if not isinstance(row, dict):
         raise BadInput(f"wanted a JSON object, got {type(row).__name__}")

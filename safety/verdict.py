@@ -72,6 +72,10 @@ class Verdict:
             raise BadInput(f"a verdict needs a stage and an outcome of {list(OUTCOMES)}, got {self.outcome!r}")
         if self.outcome != combine(self.clauses):
             raise BadInput(f"the outcome {self.outcome!r} does not follow from the clauses ({combine(self.clauses)!r})")
+        if not all(isinstance(text, str) for text in (self.profile, *self.reasons)):
+            raise BadInput(f"a verdict's profile and reasons are texts, got {self.profile!r} and {self.reasons!r}")
+        if not all(isinstance(part, Mapping) for part in (self.seeds, self.scorer or {}, self.sampling or {})):
+            raise BadInput("a verdict's seeds, scorer and sampling are JSON objects")
         if not isinstance(self.attempt, int) or isinstance(self.attempt, bool) or self.attempt < 1:
             raise BadInput(f"a verdict's attempt is a whole number from 1, got {self.attempt!r}")
         optional = (self.prompts, self.parent_verdict, self.base_verdict)
@@ -151,17 +155,29 @@ def load(path: str | os.PathLike) -> Verdict:
     path = _verdict_file(path)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"cannot read the verdict {path}: {error}") from error
     names = {item.name for item in fields(Verdict)}
     if not isinstance(values, dict) or set(values) != names:
         got = sorted(values) if isinstance(values, dict) else type(values).__name__
         raise BadInput(f"{path} is not a verdict: wanted exactly the fields {sorted(names)}, got {got}")
     try:
-        clauses = tuple(Clause(**clause) for clause in values["clauses"])
+        clauses = tuple(_clause(**clause) for clause in values["clauses"])
         return Verdict(**values | {"clauses": clauses, "reasons": tuple(values["reasons"])})
     except (TypeError, AttributeError, BadInput) as error:
         raise BadInput(f"{path} is not a valid verdict: {error}") from error
+
+
+def _clause(
+    name: Any, outcome: Any, reason: Any, measured: Any = None, bound: Any = None, limit: Any = None
+) -> Clause:
+    """Return a clause of a file, whose fields may be anything."""
+    number = lambda value: value is None or type(value) in (int, float)  # noqa: E731
+    if not all(isinstance(text, str) for text in (name, outcome, reason)):
+        raise BadInput(f"a clause has a name, an outcome and a reason, got {name!r}, {outcome!r} and {reason!r}")
+    if outcome not in (*OUTCOMES, "not applicable") or not all(map(number, (measured, bound, limit))):
+        raise BadInput(f"the clause {name!r} has the outcome {outcome!r} and the numbers {measured, bound, limit}")
+    return Clause(name, outcome, reason, measured, bound, limit)
 
 
 def has_evidence(verdict: Verdict, folder: str | os.PathLike) -> bool:

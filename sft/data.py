@@ -4,24 +4,33 @@ from collections.abc import Sequence
 
 from base_model.chat import messages_to_segments, reply_messages
 from base_model.checkpoint import LanguageModel
-from base_model.interleave import Example, interleave, truncate
+from base_model.interleave import Example, interleave, require_few, truncate
 from sft.config import SFTConfig
 from training.dataset import Row, convert_rows
 from training.errors import BadInput
 
 
-def sft_examples(rows: Sequence[Row], model: LanguageModel, config: SFTConfig) -> list[Example]:
+def sft_examples(
+    rows: Sequence[Row], model: LanguageModel, config: SFTConfig, *, max_images: int | None = None
+) -> list[Example]:
     """Conversational (`messages`) or `prompt` / `completion` rows as examples.
 
     The loss stands on the assistant's tokens and their ends of turn (on every token without assistant_only_loss); of a
     prompt / completion row only the completion is learned.
 
-    Text beyond max_length is cut off; a picture never is.
+    Text beyond max_length or the model's context is cut off; a picture never is.
+
+    Args:
+        rows: the rows.
+        model: for its tokenizer and its encoder of pictures.
+        config: options.
+        max_images: pictures of a row at most, where rows are to be packed.
 
     Raises:
-        BadInput: with the place of the first row that has neither form, whose picture would be cut, or that has nothing
-            to learn.
+        BadInput: with the place of the first row that has neither form, whose picture would be cut, that has too many
+            pictures or nothing to learn.
     """
+    length = min(config.max_length, model.config.max_context)
 
     def convert(row: Row) -> Example:
         values = row.values
@@ -34,7 +43,8 @@ def sft_examples(rows: Sequence[Row], model: LanguageModel, config: SFTConfig) -
             given = ", ".join(values) or "nothing"
             raise BadInput(f"a row needs `messages`, or `prompt` and `completion`; this one has {given}")
         segments = messages_to_segments(messages, model.tokenizer, folder=row.folder, loss_on=loss_on)
-        example = truncate(interleave(segments, model.tokenizer, model.config), config.max_length, model.tokenizer)
+        example = truncate(interleave(segments, model.tokenizer, model.config), length, model.tokenizer)
+        require_few(len(example.images), max_images, "max_images")
         if not example.learn.any():
             raise BadInput("a row has no assistant message to learn from within max_length")
         return example

@@ -12,7 +12,7 @@ from flax import nnx
 from base_model import checkpoint
 from base_model.batch import Batch, pack
 from base_model.checkpoint import LanguageModel, build, logical_axes, split
-from base_model.interleave import digest
+from base_model.interleave import Example, digest
 from base_model.likelihood import cross_entropy, held_out
 from sft.config import SFTConfig
 from sft.data import sft_examples
@@ -44,12 +44,16 @@ class SFTTrainer:
         """
         self.model = checkpoint.load(model) if isinstance(model, (str, Path)) else model
         self.args = args
-        rows = lambda data: read_rows(data) if isinstance(data, (str, Path)) else data  # noqa: E731
-        self._examples = sft_examples(rows(train_dataset), self.model, args)
-        self._held_out = sft_examples(rows(eval_dataset), self.model, args) if eval_dataset is not None else []
+        most = args.max_images if args.packing else None
+        self._examples = self._read(train_dataset, max_images=most)
+        self._held_out = self._read(eval_dataset) if eval_dataset is not None else []
         dtype = args.matmul_dtype
         self._module = nnx.eval_shape(lambda: build(self.model.config, self.model.tokenizer, dtype=dtype))
         self._structure = split(self._module)[0]
+
+    def _read(self, data: Dataset, *, max_images: int | None = None) -> list[Example]:
+        rows = read_rows(data, on_bad_row=self.args.on_bad_row) if isinstance(data, (str, Path)) else data
+        return sft_examples(rows, self.model, self.args, max_images=max_images)
 
     def train(self) -> dict[str, float]:
         """Trains, from the newest saved state if there is one, and returns the held-out figures."""

@@ -1,6 +1,7 @@
 """Rows from JSONL, Parquet or the hub; a bad row is named by file and line, never dropped silently."""
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,9 @@ from training.errors import BadInput
 
 T = TypeVar("T")
 
+# What JSON may spell and no text can hold: half of a surrogate pair. Whole pairs look alike: this finds suspects.
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
 
 @dataclass(frozen=True)
 class Row:
@@ -22,15 +26,23 @@ class Row:
     folder: Path
 
 
-def read_rows(source: str | Path, *, split: str = "train") -> list[Row]:
+def read_rows(
+    source: str | Path, *, split: str = "train", on_bad_row: str = "stop", warn: Callable[[str], None] = print
+) -> list[Row]:
     """Reads a .jsonl or .parquet file, or a data set by its hub name.
+
+    Args:
+        source: what to read.
+        split: of a data set on the hub.
+        on_bad_row: whether a line that is not a JSON object stops the run or, with "skip", is counted and reported.
+        warn: told at the end how many were skipped.
 
     Raises:
         BadInput: when nothing is there, a line is not a JSON object, or there are no rows.
     """
     path = Path(source)
     if path.suffix in (".jsonl", ".json"):
-        rows = list(_read_jsonl(path))
+        rows = _read_jsonl(path, on_bad_row, warn)
     elif path.suffix == ".parquet" or not path.suffix:
         rows = _read_with_datasets(path, str(source), split)
     else:
@@ -40,24 +52,42 @@ def read_rows(source: str | Path, *, split: str = "train") -> list[Row]:
     return rows
 
 
-def _read_jsonl(path: Path) -> Iterator[Row]:
+def _read_jsonl(path: Path, on_bad_row: str, warn: Callable[[str], None]) -> list[Row]:
     try:
         # Not splitlines(): it also breaks at U+2028 and others that JSON allows inside a string.
         lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError as error:
         raise BadInput(f"the data file {path} does not exist") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # a ValueError for bytes that are no UTF-8, and for a NUL in the name
         raise BadInput(f"the data file {path} cannot be read as UTF-8 text: {error}") from error
+    rows, bad = [], []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            values = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise BadInput(f"{path}:{number} is not JSON: {error}") from error
-        if not isinstance(values, dict):
-            raise BadInput(f"{path}:{number} is a {type(values).__name__}, and a row is a JSON object")
-        yield Row(values, f"{path}:{number}", path.parent)
+            rows.append(Row(_object(line), f"{path}:{number}", path.parent))
+        except BadInput as error:
+            bad.append(f"{path}:{number} {error}")
+            if on_bad_row != "skip":
+                raise BadInput(f"{bad[0]} (on_bad_row=skip leaves such rows out)") from error
+    if bad:
+        warn(f"{len(bad)} of {len(rows) + len(bad)} lines left out; the first: {bad[0]}")
+    return rows
+
+
+def _object(line: str) -> dict[str, Any]:
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise BadInput(f"is a {type(values).__name__}, and a row is a JSON object")
+    if _SURROGATE.search(line):
+        try:
+            json.dumps(values, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise BadInput("spells half of a surrogate pair, which is no text") from error
+    return values
 
 
 def _read_with_datasets(path: Path, name: str, split: str) -> list[Row]:
@@ -70,12 +100,13 @@ def _read_with_datasets(path: Path, name: str, split: str) -> list[Row]:
             data = datasets.Dataset.from_parquet(str(path))
         else:
             data = datasets.load_dataset(name, split=split)
+        # Arrow looks at the text, and `datasets` decodes the pictures, only as rows are taken.
+        rows = list(cast(Iterator[Mapping[str, Any]], iter(data)))
     except BadInput:
         raise
     except Exception as error:  # datasets wraps arrow, network and schema errors in many types
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BadInput(f"{name} can be read neither from this machine nor from the hub: {reason}") from error
-    rows = cast(Iterator[Mapping[str, Any]], iter(data))
     return [Row(values, f"{name}:{number}", path.parent) for number, values in enumerate(rows, 1)]
 
 

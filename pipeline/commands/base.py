@@ -169,7 +169,8 @@ def info(config: BaseInfo) -> None:
     from training.digest import folder_digest
 
     folder = _folder(config.checkpoint)
-    kind = read_config(folder / "config.json").get("kind", "decoder")
+    # What kind it is, is what is asked; anything unknown is refused as no language model.
+    kind = "scalar" if read_config(folder / "config.json").get("kind") == "scalar" else "decoder"
     model = checkpoint.load(folder, kind=kind)
     count = lambda params: sum(leaf.size for leaf in jax.tree.leaves(params))  # noqa: E731
     shape = model.config

@@ -60,7 +60,7 @@ PAIR = {"prompt": "hello", "chosen": "fine", "rejected": "no"}
     [
         ({"prompt": "hello", "chosen": "fine"}, "needs `rejected`; this one has prompt, chosen"),
         ({**PAIR, "chosen": ""}, "needs `chosen`"),
-        ({**PAIR, "margin": -1}, "a margin is a number of at least 0, not -1"),
+        ({**PAIR, "margin": -1}, "a margin is a number from 0 to 1e6, not -1"),
         ({**PAIR, "margin": float("nan")}, "a margin is"),
         ({**PAIR, "margin": "big"}, "a margin is"),
         ({**PAIR, "chosen": "the cat " * 40}, "does not fit in max_length"),

@@ -135,7 +135,7 @@ def test_a_later_epoch_may_pack_more_pairs_than_the_first(model, tmp_path, monke
 def test_pictures_of_both_replies_count(model, tmp_path):
     rows = as_rows(mirrored(1))
     config = RewardConfig(output_dir=str(tmp_path), max_length=160, max_images=1)
-    with pytest.raises(BadInput, match="has 2 pictures, and a row at most 1; raise max_images"):
+    with pytest.raises(BadInput, match=r"^rows:1: 2 pictures do not fit in max_images \(1\)"):
         RewardTrainer(model, config, rows).train()
 
 

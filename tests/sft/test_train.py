@@ -125,7 +125,7 @@ def test_rows_hold_no_more_pictures_than_they_may_in_any_epoch(model, picture, t
     seen = batches(rows, 30, max_length=96, max_images=3, per_device_train_batch_size=2)
     assert {batch.images.shape[1] for batch in seen} == {3}
     assert max((batch.tokens == model.tokenizer.image_token).sum(1).max() for batch in seen) == 3 * 4
-    with pytest.raises(BadInput, match="has 3 pictures, and a row at most 2; raise max_images"):
+    with pytest.raises(BadInput, match=r"^rows:4: 3 pictures do not fit in max_images \(2\)"):
         SFTTrainer(model, SFTConfig(output_dir=str(tmp_path), max_length=96, max_images=2), rows).train()
 
 
