@@ -5,10 +5,25 @@ Gemma 4 is the family; Gemma 3 and the shipped tiny model are other values of th
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from training.errors import BadInput
+
+
+def _require_whole(**fields: Any) -> None:
+    """Checks sizes, which may come from a file and so be anything."""
+    for name, value in fields.items():
+        if type(value) is not int or not 1 <= value < 2**31:
+            raise BadInput(f"{name} is a whole number from 1, not {value!r:.40}")
+
+
+def _require_numbers(**fields: Any) -> None:
+    for name, value in fields.items():
+        if type(value) not in (int, float) or not math.isfinite(value):
+            raise BadInput(f"{name} is a number, not {value!r:.40}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +49,11 @@ class LayerSpec:
 
     def __post_init__(self) -> None:
         """Checks that the heads can share keys and that rotary halves exist."""
+        window = 1 if self.window is None else self.window
+        _require_whole(
+            window=window, heads=self.heads, kv_heads=self.kv_heads, head_dim=self.head_dim, mlp_dim=self.mlp_dim
+        )
+        _require_numbers(rope_theta=self.rope_theta, rope_fraction=self.rope_fraction, rope_scale=self.rope_scale)
         if self.heads % self.kv_heads:
             raise BadInput(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
         if self.head_dim % 2:
@@ -56,6 +76,9 @@ class VisionConfig:
 
     def __post_init__(self) -> None:
         """Checks that the last stage's cells divide evenly into the grid."""
+        _require_whole(image_size=self.image_size, grid=self.grid, channels=len(self.channels))
+        for number in self.channels:
+            _require_whole(channels=number)
         if self.image_size % (2 ** len(self.channels)) or self.cells % self.grid:
             raise BadInput(
                 f"an image of {self.image_size} pixels through {len(self.channels)} stride-2 stages "
@@ -101,7 +124,12 @@ class ModelConfig:
     vision: VisionConfig | None = None
 
     def __post_init__(self) -> None:
-        """Checks the choice of image attention and that there is a layer."""
+        """Checks sizes, the choice of image attention and that there is a layer."""
+        _require_whole(vocab_size=self.vocab_size, embed_dim=self.embed_dim, max_context=self.max_context)
+        _require_numbers(
+            query_scale=self.query_scale, norm_offset=self.norm_offset, norm_epsilon=self.norm_epsilon,
+            final_logit_cap=1 if self.final_logit_cap is None else self.final_logit_cap,
+        )  # fmt: skip
         if self.image_attention not in ("causal", "bidirectional"):
             raise BadInput(f"image_attention must be 'causal' or 'bidirectional', not {self.image_attention!r}")
         if not self.layers:
@@ -124,7 +152,7 @@ class ModelConfig:
             if vision := values.get("vision"):
                 values["vision"] = VisionConfig(**{**vision, "channels": tuple(vision["channels"])})
             return cls(**values)
-        except (TypeError, KeyError, ValueError) as error:
+        except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise BadInput(f"config.json does not describe a model that this version knows: {error}") from error
 
 
