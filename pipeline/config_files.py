@@ -46,8 +46,11 @@ def alignment() -> Run:
         gate="quickstart",
         reward_gate="quickstart",
         sft=Quickstart().sft,
-        reward=replace(Quickstart().reward, max_steps=280),
-        ppo=replace(Quickstart().ppo, total_episodes=2304, save_steps=6),
+        reward=replace(Quickstart().reward, max_steps=200),
+        ppo=replace(
+            Quickstart().ppo, total_episodes=2816, kl_coef=0.06, kl_target=4.5, kl_horizon=1000.0, entropy_coef=0.012,
+            save_steps=4,
+        ),  # fmt: skip
     )
 
 
