@@ -14,8 +14,8 @@ from training.errors import BadInput
 
 MAX_PIXELS = 40_000_000
 
-# Pillow would try some forty kinds, and hand a PostScript file to another program.
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+# Pillow would try some forty kinds: hand PostScript to another program, and print what is odd about a TIFF.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "PPM")
 
 
 def load_image(value: Any, folder: Path) -> UInt8[np.ndarray, "H W 3"]:

@@ -4,7 +4,7 @@
 from its last saved state when the same command is given again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from base_model.vision_warmup import warm_up
 from training.checkpoint import latest_step
 from training.config import TrainingConfig
 from training.dataset import Row, convert_rows, read_rows
+from training.errors import BadInput
 from training.minimise import minimise
 from training.packing import PackedStream
 
@@ -71,9 +72,18 @@ def pretraining_examples(
 
 def train_tokenizer(data: Path, *, vocab_size: int) -> Tokenizer:
     """A tokenizer trained on all that is said in the conversations of a data set."""
-    said = (part for row in read_rows(data) for message in row.values["messages"] for part in parts(message["content"]))
-    texts = [part["text"] for part in said if part["type"] == "text"]
-    return Tokenizer.train([text for text in texts if text], vocab_size=vocab_size)
+
+    def said(row: Row) -> list[str]:
+        messages = row.values.get("messages")
+        if not isinstance(messages, Sequence) or not all(isinstance(message, Mapping) for message in messages):
+            raise BadInput('a row needs `messages`, a list of objects {"role": ..., "content": ...}')
+        found = [part.get("text") for message in messages for part in parts(message.get("content"))]
+        return [text for text in found if isinstance(text, str) and text]
+
+    texts = [text for row in convert_rows(read_rows(data), said) for text in row]
+    if not texts:
+        raise BadInput(f"{data} holds no text to train a tokenizer on")
+    return Tokenizer.train(texts, vocab_size=vocab_size)
 
 
 def augment(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import importlib
 import os
+import signal
 import sys
 import textwrap
 import traceback
@@ -17,6 +18,7 @@ from typing import Any
 
 from pipeline import __version__, environment
 from pipeline.commands_table import COMMANDS, GROUPS, Command
+from pipeline.disk import disk_error
 from training.errors import BadInput, TheodoliteError
 
 _ABOUT = """\
@@ -32,7 +34,10 @@ def entry() -> int:
     """The `theodolite` program."""
     if sys.argv[1:] and not {"-h", "--help"} & set(sys.argv):  # a help page is to come at once
         environment.keep_freed_memory(os.environ)
-    return main()
+    signal.signal(signal.SIGINT, _interrupt)
+    code = main()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python is about to end, and would show a traceback of its own
+    return code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,14 +59,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(str(error))
         return error.exit_code
     except KeyboardInterrupt:
+        if signal.getsignal(signal.SIGINT) is _interrupt_again:
+            signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # what is to be said is said here
         _complain("interrupted")
         return 130
     except BrokenPipeError:  # `theodolite ... | head`: nobody is left to read
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
+        if expected := disk_error(error):
+            _complain(str(expected))
+            return expected.exit_code
         _complain_about_crash(error)
         return 1
+
+
+def _interrupt(*_: object) -> None:
+    """Ctrl-C: what is open is closed, and the command ends."""
+    signal.signal(signal.SIGINT, _interrupt_again)
+    raise KeyboardInterrupt
+
+
+def _interrupt_again(*_: object) -> None:
+    """Ctrl-C once more: the command ends at once. Files are whole at any time, so nothing is lost."""
+    os.write(2, b"theodolite: interrupted\n")
+    os._exit(130)
 
 
 def _run(arguments: list[str]) -> int:

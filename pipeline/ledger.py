@@ -118,7 +118,7 @@ def _verified(content: bytes, path: str | Path) -> list[dict[str, Any]]:
         event = _event(line, number, path)
         try:
             actual = event_hash(event)
-        except ValueError:
+        except (ValueError, RecursionError):
             actual = None
         if actual != event["hash"]:
             raise BadInput(f"line {number} of the ledger {path} was edited: its hash is not that of its content")
@@ -135,7 +135,7 @@ def _verified(content: bytes, path: str | Path) -> list[dict[str, Any]]:
 def _event(line: bytes, number: int, path: str | Path) -> dict[str, Any]:
     try:
         event = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"line {number} of the ledger {path} is not JSON") from error
     missing = [key for key in _OWN_FIELDS if key not in event] if isinstance(event, dict) else list(_OWN_FIELDS)
     if missing:

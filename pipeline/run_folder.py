@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipeline.disk import disk_error
 from training.errors import BadInput, TheodoliteError
 
 STAGES = ("base", "sft", "reward", "ppo")
@@ -170,38 +171,39 @@ class RunFolder:
         The lock belongs to the process: it is free again when the process ends, however it ends.
 
         Raises:
-            BadInput: Another process has the run.
+            BadInput: Another process has the run, or a file in it may not be written.
+            DiskFull: There is no more room.
         """
         try:
             descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise BadInput(f"cannot lock the run folder {self.path}: {error.strerror}") from error
-        with os.fdopen(descriptor, "r+", encoding="ascii") as file:
+        with os.fdopen(descriptor, "r+b", buffering=0) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                holder = file.read().strip() or "unknown"
+                holder = file.read().decode("ascii", "replace").strip() or "unknown"
                 raise BadInput(
                     f"the run folder {self.path} is in use by another command (process {holder}); "
                     "wait for it, or choose another folder with out=DIR"
                 ) from error
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
             try:
+                file.truncate(0)
+                file.write(str(os.getpid()).encode())
                 yield
             except TheodoliteError:
                 raise
             except Exception as error:
+                if expected := disk_error(error):
+                    raise expected from error
                 self._keep_traceback(error)
                 raise
             finally:
-                file.seek(0)
                 file.truncate(0)
 
     def _keep_traceback(self, error: Exception) -> None:
         try:
             self.crash.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-        except OSError:  # a full disk may be the very reason of the crash, and that is what must be reported
+        except OSError:  # what is to be reported is the crash
             return
         error.add_note(f"{CRASH_NOTE}{self.crash}")

@@ -140,7 +140,8 @@ class PPOTrainer:
             ),
         )  # fmt: skip
         self.model = self.model.with_params(state.params["policy"])
-        last = read_metrics(folder / "metrics.jsonl")[-1]
+        written = read_metrics(folder / "metrics.jsonl")
+        last = written[-1] if written else {}  # somebody may have removed the file of a finished run
         return {name: value for name, value in last.items() if name != "step"}
 
     def save_model(self) -> Path:

@@ -56,7 +56,7 @@ def fit(
         start = store.latest()
         if start is not None:
             state, meta = store.restore(start, state)
-            if meta["identity"] != identity:
+            if meta.get("identity") != identity:
                 raise BadInput(
                     f"{folder} holds the state of a run with other options, data or parent; "
                     "choose another output folder, or delete it to start over"

@@ -41,13 +41,16 @@ class MetricsWriter:
 
 
 def read_metrics(path: Path) -> list[dict]:
-    """The lines of a metrics.jsonl; a last line cut short by a kill is left out."""
+    """The lines of a metrics.jsonl, up to one that was cut short by a kill or damaged."""
     if not path.exists():
         return []
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             lines.append(json.loads(line))
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
+            break
+        if not isinstance(lines[-1], dict) or type(lines[-1].get("step")) is not int:
+            lines.pop()
             break
     return lines
