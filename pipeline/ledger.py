@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pipeline.disk import DiskFull, disk_error
 from training.errors import BadInput
 
 FIRST = "sha256:" + "0" * 64
@@ -48,6 +49,7 @@ def append(path: str | Path, event: str, details: Mapping[str, Any], *, time: st
 
     Raises:
         BadInput: The ledger is damaged or cannot be written, or a detail is not JSON.
+        DiskFull: There is no room for the event; a part of it that was written does not count.
     """
     clash = sorted(set(details) & set(_OWN_FIELDS))
     if clash:
@@ -75,6 +77,8 @@ def append(path: str | Path, event: str, details: Mapping[str, Any], *, time: st
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
+        if isinstance(full := disk_error(error), DiskFull):
+            raise full from error
         raise BadInput(f"cannot write the ledger {path}: {error.strerror}") from error
     return json.loads(line)
 
