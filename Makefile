@@ -10,6 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 MADE := $(VENV)/.made
 RUNNABLE := $(VENV)/.installed-quickstart
 DEVELOPABLE := $(VENV)/.installed-dev
+BROWSABLE := $(VENV)/.installed-browser
 
 .PHONY: help quickstart test lint bench clean
 .DEFAULT_GOAL := help
@@ -38,6 +39,15 @@ $(DEVELOPABLE): pyproject.toml | $(MADE)
 	@$(PIP) -e '.[quickstart,dev]'
 	@touch $@ $(RUNNABLE)
 
+# Tried once: without a browser, tests/browser is skipped with the reason, and nothing else needs one.
+$(BROWSABLE): | $(DEVELOPABLE)
+	@for name in chromium chromium-browser google-chrome google-chrome-stable chrome; do \
+	  command -v $$name >/dev/null && exit; done; \
+	echo "Installing a headless Chromium for the tests of the report (about 100 MB, once)"; \
+	PLAYWRIGHT_DOWNLOAD_CONNECTION_TIMEOUT=10000 timeout 300 $(BIN)/playwright install --only-shell chromium \
+	  >/dev/null 2>&1 || echo "That did not work: tests/browser will be skipped. To try again: rm $@"
+	@touch $@
+
 quickstart: $(RUNNABLE)
 	@$(BIN)/theodolite quickstart
 
@@ -48,7 +58,7 @@ lint: $(DEVELOPABLE)
 
 # The tests' numbers are those of a CPU, whatever else the machine has.
 test bench: export JAX_PLATFORMS = cpu
-test: lint
+test: lint $(BROWSABLE)
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 bench: $(DEVELOPABLE)

@@ -6,6 +6,7 @@ by side on a wide screen.
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -62,6 +63,19 @@ def number(value: float | None, digits: int = 3) -> str:
     if size < 0.5 * 10**-places:
         text = f"{value:.0e}" if size < 1e-5 else f"{value:.{-math.floor(math.log10(size))}f}"
     return text.replace("-", "−")
+
+
+def signed(value: float | None) -> str:
+    """`number` with a plus before what is more than zero: for changes."""
+    text = number(value)
+    return f"+{text}" if value is not None and value > 0 and re.search("[1-9]", text) else text
+
+
+def typeset(text: str) -> str:
+    """A sentence of ours as it is printed: true minus signs, no line break before a per cent, digests cut short."""
+    text = re.sub(r"(?<![\w.−-])-(?=\.?\d)", "−", text)
+    text = re.sub(r"(?<=\de)-(?=\d)", "−", text)
+    return re.sub(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}", r"\1…", text).replace(" %", "\u00a0%")
 
 
 def ticks(low: float, high: float, *, count: int = 4) -> list[float]:

@@ -78,7 +78,7 @@ def forest(
         groups: the rows; a group without a label has no heading.
         unit: said beside the title.
         domain: ends of the axis; widened to hold everything drawn.
-        reference: a value with a line over all rows, such as no change or chance.
+        reference: a value with a line beside all rows, such as no change or chance.
         limit_name: what a group's limit is, "ceiling" or "margin".
         legend: entries of the legend.
     """
@@ -95,8 +95,11 @@ def forest(
     for group in groups:
         if group.label:
             y += _ROW
-            marks.append(lettering(0, y - 5, group.label, "group"))
+            marks.append(lettering(0, y - 5, _heading(group.label), "group"))
         top = y
+        if reference is not None:  # beside the rows only: a line through a heading makes it hard to read
+            height = _ROW * len(group.rows)
+            marks.append(segment(x(reference), top, x(reference), top + height, "reference"))
         for row in group.rows:
             middle = y + _ROW / 2
             marks += [
@@ -112,10 +115,8 @@ def forest(
             marks.append(segment(x(group.limit), top, x(group.limit), y, "limit"))
         y += 4
     axis = x_axis(x, ticks(low, high), y, top=6.0)
-    if reference is not None:
-        axis.append(segment(x(reference), 6, x(reference), y, "reference"))
     limits = any(group.limit is not None for group in groups)
-    head = ("", "estimate", "95 % interval", *(("one-sided bound", limit_name) if limits else ()))
+    head = ("of", "estimate", "95 % interval", *(("one-sided bound", limit_name) if limits else ()))
     body = []
     for group in groups:
         for row in group.rows:
@@ -173,7 +174,7 @@ def curves(
         (line.label, number(a, 2 if a != int(a) else 0), number(b)) for line, points in kept for a, b in _few(points)
     )
     spoken = "; ".join(f"{line.label} from {number(p[0][1])} to {number(p[-1][1])}" for line, p in kept) or "no points"
-    table = Table(("", x_label, "value"), body)
+    table = Table(("line", x_label, "value"), body)
     return Figure(title, unit, f"{title}. {spoken}", HEIGHT + 36, tuple(marks), table, tuple(legend))
 
 
@@ -222,6 +223,11 @@ def reliability(
     body = tuple((number(p, 2), number(o, 2), str(n)) for p, o, n in filled)
     table = Table(("predicted", "observed", "pairs"), body)
     return Figure(title, unit, f"{title}. {len(filled)} bins", HEIGHT + 36, tuple(marks), table)
+
+
+def _heading(label: str, most: int = 44) -> str:
+    """A label that fits the canvas: cut in its middle, for a count stands at its end."""
+    return label if len(label) <= most else f"{label[: most - 14]}…{label[-13:]}"
 
 
 def _running_mean(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -16,7 +16,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline import __version__
-from pipeline.page import provenance, reward, samples, toxicity, training, verdicts
+from pipeline.marks import typeset
+from pipeline.page import changes, provenance, reward, samples, toxicity, training, verdicts
 from pipeline.page.record import RunRecord, read_run, visible
 from pipeline.run_folder import RunFolder
 
@@ -53,6 +54,7 @@ def render(record: RunRecord) -> str:
         lstrip_blocks=True,
         finalize=partial(_printed, record),
     )
+    environment.filters["typeset"] = typeset
     # The only markup that is not escaped: these two files are ours.
     style, script = (_own_file(environment, name) for name in ("report.css", "report.js"))
     policy = (
@@ -77,17 +79,21 @@ def sections(record: RunRecord) -> dict[str, Any]:
 
     ppo, reward_stage = record.stages[-1], record.stages[2]
     no_scorer = {"name": "lexical", "version": "", "digest": "", "blind": toxicity.LEXICAL, "warning": ""}
+    changed = guarded("What changed", lambda: changes.changes(record), [])
     found: dict[str, Any] = {
         "name": record.name,
         "stages": record.stages,
         "headline": verdicts.headline(record),
         "lines": [verdicts.line(stage) for stage in record.stages],
-        "changes": guarded("What changed", lambda: verdicts.changes(record), []),
+        "changes": changed,
+        "answer": changes.answer(changed),
+        "lengths": guarded("Length of replies", lambda: changes.lengths(record), ""),
         "costs": guarded("Time and memory", lambda: verdicts.costs(record), None),
         "lineage": verdicts.lineage(record),
         "clauses": {stage.name: verdicts.clauses(stage) for stage in record.stages},
         "scorer": guarded("The scorer", lambda: toxicity.scorer(record), no_scorer),
         "toxicity_legend": toxicity.legend(record),
+        "toxicity_line_legend": toxicity.line_legend(record),
         "levels": guarded("Toxicity by stage", lambda: toxicity.levels(record), []),
         "differences": guarded("Differences between stages", lambda: toxicity.differences(record), []),
         "distributions": guarded("Distributions of the maximum", lambda: toxicity.distributions(record), []),

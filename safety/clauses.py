@@ -113,8 +113,9 @@ def integrity(evaluation: Evaluation, policy: GatePolicy) -> list[Clause]:
     exact = all(count > 0 and wanted_count in (None, count) for count in counts.values())
     shape = (len(evaluation.prompts), policy.samples_per_prompt)
     exact = exact and all(scores.shape == shape for scores in evaluation.scores.values())
-    wanted = "all there are" if wanted_count is None else f"{wanted_count} each"
-    clauses.append(check("count", exact, f"{counts} prompts x {shape[1]} samples, wanted {wanted}"))
+    wanted = "all there are" if wanted_count is None else f"{wanted_count} of each kind"
+    found = " and ".join(f"{count} {stratum}" for stratum, count in counts.items())
+    clauses.append(check("count", exact, f"{found} prompts with {shape[1]} replies each, wanted {wanted}"))
     toxic, benign = (float(value) for value in (evaluation.canaries[0].min(), evaluation.canaries[1].max()))
     clauses.append(
         check(

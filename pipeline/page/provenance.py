@@ -19,6 +19,7 @@ class Provenance(NamedTuple):
     """What stands at the end of the page."""
 
     ledger: str
+    head: str | None
     holds: bool
     events: Table | None
     versions: Table | None
@@ -30,13 +31,14 @@ class Provenance(NamedTuple):
 def provenance(record: RunRecord) -> Provenance:
     """Gathers what the run says about itself."""
     holds = record.ledger_problem is None
+    head = str(record.events[-1]["hash"]) if holds and record.events else None
     if holds:
-        last = f" The last one's hash is {record.events[-1]['hash']}." if record.events else ""
-        ledger = f"Its chain of {len(record.events)} events is unbroken.{last}"
+        ledger = f"Its chain of {len(record.events)} events is unbroken."
     else:
         ledger = f"It cannot be relied on: {record.ledger_problem}."
     return Provenance(
         ledger=ledger,
+        head=head,
         holds=holds,
         events=_events(record),
         versions=_versions(record.config_text),
@@ -52,7 +54,7 @@ def _events(record: RunRecord) -> Table | None:
         own = ("index", "event", "time", "previous", "hash", "recipe")  # the last stands in run.yaml, whole
         details = ", ".join(f"{key} {_short(value)}" for key, value in _flat(event) if key.split(".")[0] not in own)
         rows.append((str(event["index"]), str(event["time"]), str(event["event"]), details, _short(event["hash"])))
-    return Table(("", "time", "event", "details", "hash"), tuple(rows)) if rows else None
+    return Table(("no.", "time", "event", "details", "hash"), tuple(rows)) if rows else None
 
 
 def _versions(text: str) -> Table | None:

@@ -1,5 +1,6 @@
 """The same prompt answered by every stage: which prompts to show, and which words to keep covered."""
 
+import math
 from typing import NamedTuple
 
 from pipeline.marks import number
@@ -20,7 +21,7 @@ class Reply(NamedTuple):
     @property
     def shown_score(self) -> str:
         """The score as printed."""
-        return f"{self.score:.2f}"
+        return f"{self.score:.2f}" if math.isfinite(self.score) else "–"
 
 
 class Answers(NamedTuple):
@@ -52,9 +53,9 @@ class Exhibit(NamedTuple):
             return ""
         first, last = self.answers[0], self.answers[-1]
         if abs(self.change) < 0.005:
-            return f"Worst score the same from {first.title} to {last.title}."
+            return f"Highest score the same from {first.title} to {last.title}."
         way = "up" if self.change > 0 else "down"
-        return f"Worst score {way} by {number(abs(self.change), 2)} from {first.title} to {last.title}."
+        return f"Highest score {way} by {number(abs(self.change), 2)} from {first.title} to {last.title}."
 
 
 class Gallery(NamedTuple):

@@ -8,7 +8,7 @@ from pipeline.page.record import RunRecord, StageRecord
 from pipeline.plots import Group, Row, Series, curves, forest
 
 METRICS = {
-    "emt": ("Expected maximum", "mean over prompts of the highest score among a prompt's replies"),
+    "emt": ("Expected maximum", "mean over prompts of their replies’ highest score"),
     "toxicity_probability": ("Probability of any toxic reply", "share of prompts with a reply that counts as toxic"),
     "toxic_fraction": ("Toxic fraction", "share of replies that count as toxic"),
 }
@@ -105,7 +105,7 @@ def distributions(record: RunRecord) -> list[Figure]:
                     lines,
                     x_label="highest score of a prompt's replies",
                     domain=(0, 1),
-                    unit="share of prompts at or below",
+                    unit="share of prompts that score no more",
                     steps=True,
                 )  # fmt: skip
             )
@@ -114,7 +114,7 @@ def distributions(record: RunRecord) -> list[Figure]:
 
 def usefulness(record: RunRecord) -> Table | None:
     """What a mute or babbling model would lose, by stage."""
-    head = ("", "replies with a word", "mean words", "distinct word pairs", "replies ending in a loop")
+    head = ("model", "replies with a word", "mean words", "distinct word pairs", "replies ending in a loop")
     summary = (record.summary or {}).get("stages") or {}
     pictures = {name: found["picture_exact_match"] for name, found in summary.items() if "picture_exact_match" in found}
     rows = []
@@ -130,8 +130,13 @@ def usefulness(record: RunRecord) -> Table | None:
 
 
 def legend(record: RunRecord) -> list[Key]:
-    """The keys that all toxicity figures share."""
+    """The keys that all toxicity figures with points share."""
     return [Key(stage.name, stage.title) for stage in generating(record)]
+
+
+def line_legend(record: RunRecord) -> list[Key]:
+    """The keys of those with lines."""
+    return [Key(f"line {stage.name}", stage.title) for stage in generating(record)]
 
 
 def _policy(stages: Sequence[StageRecord]) -> dict[str, Any]:

@@ -54,7 +54,8 @@ def figures(stage: StageRecord) -> list[Figure]:
         if plan.held_out and any(row.get(plan.held_out) is not None for row in stage.metrics):
             held = tuple((x, y) for x, y in _raw(stage, plan.held_out) if y is not None)
             series.append(Series("held out", "held", held))
-            keys = [Key(f"line {stage.name}", "training"), Key("line held", "held out")]
+            mark = "line held" if len(held) > 1 else "held"  # a single point is drawn as a dot
+            keys = [Key(f"line {stage.name}", "training"), Key(mark, "held out")]
         drawn.append(
             curves(
                 f"{stage.title}: {plan.title}",

@@ -1,8 +1,8 @@
-"""The verdicts in words, the clauses behind them, and how the stages hang together."""
+"""The verdicts in words, the clauses behind them, how the stages hang together, and what they cost."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from pipeline.marks import Table, number
+from pipeline.marks import Table
 from pipeline.page.record import TITLES, RunRecord, StageRecord
 from safety.clauses import Clause
 
@@ -21,7 +21,18 @@ _KINDS = {
     "category": "Categories",
     "utility": "Still useful",
     "reward": "What it rewards",
-    "invariance": "Same score, same text",
+    "invariance": "Same text, same score",
+}
+# Names of clauses, or of their parts, that say too little by themselves.
+_NAMES = {
+    "emt": "expected maximum",
+    "canaries": "known sentences",
+    "non_empty": "replies with a word",
+    "mean_words": "length in words",
+    "distinct_2": "distinct word pairs",
+    "repetition": "replies ending in a loop",
+    "best_of_n": "its favourite replies",
+    "fingerprint": "tokenizer and template",
 }
 
 
@@ -114,7 +125,7 @@ def clauses(stage: StageRecord) -> list[tuple[str, list[ClauseRow]]]:
     kinds: dict[str, list[ClauseRow]] = {}
     for clause in stage.verdict.clauses if stage.verdict is not None else ():
         kind, _, rest = clause.name.partition("/")
-        name = rest.replace("/", ", ").replace("_", " ") or kind
+        name = ", ".join(_NAMES.get(part, part.replace("_", " ")) for part in rest.split("/")) or kind
         row = ClauseRow(name, clause.outcome, *OUTCOMES[clause.outcome], clause.reason)
         kinds.setdefault(_KINDS.get(kind, kind), []).append(row)
     return list(kinds.items())
@@ -140,22 +151,6 @@ def lineage(record: RunRecord) -> list[Link]:
     return links
 
 
-def changes(record: RunRecord) -> list[dict[str, Any]]:
-    """What the summary says has changed, with its numbers as words."""
-    found = (record.summary or {}).get("changes") or []
-    return [
-        {
-            "name": str(change["name"]),
-            "sentence": str(change.get("sentence") or ""),
-            "unit": str(change.get("unit") or ""),
-            "estimate": number(change["estimate"]),
-            "interval": f"{number(change['low'])} to {number(change['high'])}",
-            "decided": change["low"] > 0 or change["high"] < 0,
-        }
-        for change in found
-    ]
-
-
 def costs(record: RunRecord) -> Table | None:
     """Seconds and memory, by stage, as far as the summary tells."""
     summary = record.summary or {}
@@ -167,7 +162,7 @@ def costs(record: RunRecord) -> Table | None:
     memory = summary.get("peak_memory_bytes")
     if memory:
         rows.append(("Peak memory", f"{memory / 2**30:.2f} GiB"))
-    return Table(("", "used"), tuple(rows))
+    return Table(("stage", "used"), tuple(rows))
 
 
 def _duration(seconds: float | None) -> str:

@@ -7,6 +7,8 @@
   // A button: the browser makes clicks out of Enter and Space by itself.
   const set = (veil, shown) => {
     veil.setAttribute("aria-pressed", String(shown));
+    // Covered for the ear as well: some readers go on into a button's text behind its label.
+    veil.firstElementChild.setAttribute("aria-hidden", String(!shown));
     if (shown) veil.removeAttribute("aria-label");
     else veil.setAttribute("aria-label", veil.dataset.spoken + ", covered; press to read it");
   };

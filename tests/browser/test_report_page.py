@@ -1,0 +1,250 @@
+"""The run's page in Chromium: it loads nothing, says nothing to the console, and is read by eye, by keyboard, on paper.
+
+Skipped where no Chromium can be started. `make test` installs one where the machine has none and a network is there.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import fake_run
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Error, sync_playwright
+
+from pipeline.page.record import visible
+from pipeline.report import draw_report
+
+INSTALLED = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+PAYLOADS = (
+    "</p></article></section></main><script>window.owned = 1</script>",
+    "<img src=http://192.0.2.1/x.png onerror='window.owned = 2'>",
+    "\"' onfocus='window.owned = 3' autofocus tabindex=1 x=\"",
+    "</style></title></textarea></svg><svg onload=window.owned=4><a href=javascript:window.owned=5>press</a>",
+    "<iframe srcdoc='<script>parent.owned = 6</script>'></iframe><meta http-equiv=refresh content='0;http://192.0.2.1'>",
+    "{{ 7 * 7 }} {% raw %} ${window.owned = 8} <!-- &lt;b&gt; --",
+    "\u202eright to left\u202c \u2067isolated\u2069 \x1b[31mred\x00",
+    "an" * 400,
+)
+WCAG = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"], "resultTypes": ["violations"]}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium: the one that Playwright installed, or the system's."""
+    reasons = []
+    with sync_playwright() as playwright:
+        for path in (None, *filter(None, map(shutil.which, INSTALLED))):
+            try:
+                found = playwright.chromium.launch(executable_path=path)
+            except Error as error:
+                reasons.append(str(error).splitlines()[0])
+                continue
+            yield found
+            found.close()
+            return
+    pytest.skip(f"no Chromium can be started ({'; '.join(reasons)}); try: playwright install --with-deps chromium")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    run = fake_run.make(tmp_path_factory.mktemp("runs") / "quickstart")
+    draw_report(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def hostile(finished, tmp_path_factory):
+    """The same run with hostile text wherever its files hold text."""
+    run = shutil.copytree(finished, tmp_path_factory.mktemp("runs") / "hostile")
+    for stage in ("base", "sft", "ppo"):
+        path = run / stage / "gate" / "samples.jsonl"
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        for number, row in enumerate(rows):
+            payload = PAYLOADS[number % len(PAYLOADS)]
+            row |= {"text": payload, "source": payload, "samples": [payload] * len(row["samples"])}
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with (run / "ppo" / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 41, PAYLOADS[1]: 1.0}) + "\n")
+    summary, evaluation = (json.loads((run / name).read_text()) for name in ("summary.json", "reward/evaluation.json"))
+    for change, payload in zip(summary["changes"], PAYLOADS, strict=False):
+        change |= {"name": payload, "unit": payload}
+    summary["stages"]["reward"]["note"] = PAYLOADS[0]
+    (run / "summary.json").write_text(json.dumps(summary))
+    evaluation["by_source"][PAYLOADS[3]] = evaluation["by_source"].pop("rated")
+    (run / "reward" / "evaluation.json").write_text(json.dumps(evaluation))
+    (run / "run.yaml").write_text(f"# </pre>{PAYLOADS[0]}\nname: '</pre>{PAYLOADS[0]}'\n")
+    (run / "ledger.jsonl").write_text(json.dumps({"event": PAYLOADS[0]}) + "\n")
+    draw_report(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def unfinished(tmp_path_factory):
+    """A run whose SFT stage failed: reasons in red, notes, missing sections."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(fake_run.TOXIC_SHARE, "sft", 0.6)
+        run = fake_run.make(tmp_path_factory.mktemp("runs") / "failed", until="sft")
+    (run / "sft" / "metrics.jsonl").write_text('{"step": "x"}\n')
+    draw_report(run)
+    return run
+
+
+@pytest.fixture
+def visit(browser):
+    """Opens a run's page. At the end it must have asked for nothing but itself, and told the console nothing."""
+    contexts, asked, told = [], [], []
+
+    def open_page(run: Path, *, width=1280, **options):
+        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
+        context.set_default_timeout(120_000)  # a busy machine is no failure
+        contexts.append(context)
+        address = (run / "report.html").as_uri()
+
+        def only_itself(route):
+            asked.append(route.request.url)
+            route.continue_() if route.request.url == address else route.abort()
+
+        context.route("**/*", only_itself)
+        page = context.new_page()
+        page.on("console", lambda message: told.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: told.append(str(error)))
+        page.on("dialog", lambda dialog: told.append(dialog.message))
+        page.goto(address)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert told == []
+    assert [url for url in asked if not url.endswith("/report.html")] == [] and len(asked) == len(contexts)
+
+
+def unfold(page):
+    """Opens every fold and uncovers everything."""
+    page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
+    if page.locator("#all").count():
+        page.locator("#all").click()
+
+
+def tab_to(page, selector, most=400):
+    """Presses Tab until the focus is there."""
+    for _ in range(most):
+        page.keyboard.press("Tab")
+        if page.evaluate(f"document.activeElement.matches({json.dumps(selector)})"):
+            return page.locator(":focus")
+    pytest.fail(f"{selector} cannot be reached by Tab")
+
+
+def overflowing(page):
+    """Elements that reach beyond the right edge, but for those inside of a box that scrolls by itself."""
+    return page.evaluate("""() => [...document.querySelectorAll('body *')].filter(element =>
+        !element.closest('.scroll, pre, .unseen, .skip') && element.getBoundingClientRect().right > innerWidth + 0.5
+    ).map(element => element.outerHTML.slice(0, 200))""")
+
+
+@pytest.mark.parametrize("run", ["finished", "hostile", "unfinished"])
+def test_it_loads_nothing_and_fits_a_small_phone(request, visit, run):
+    page = visit(request.getfixturevalue(run), width=360)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360 and overflowing(page) == []
+    unfold(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360 and overflowing(page) == []
+    small = page.evaluate("""() => [...document.querySelectorAll('main *')].filter(element => {
+        const text = [...element.childNodes].some(node => node.nodeType === 3 && node.data.trim());
+        const drawing = element.ownerSVGElement, drawn = drawing && drawing.viewBox.baseVal.width;
+        const shrunk = drawn ? drawing.getBoundingClientRect().width / drawn : 1;
+        return text && !element.closest('.unseen') && parseFloat(getComputedStyle(element).fontSize) * shrunk < 11;
+    }).map(element => element.outerHTML.slice(0, 200))""")
+    assert small == []
+
+
+def test_hostile_text_stays_text_and_runs_nothing(visit, hostile):
+    page = visit(hostile)
+    title = page.title()
+    unfold(page)
+    page.wait_for_timeout(200)
+    assert page.evaluate("window.owned") is None and page.title() == title and page.url.endswith("/report.html")
+    foreign = "img, iframe, a[href^=javascript], meta[http-equiv=refresh], [autofocus]"
+    assert page.locator(foreign).count() == 0 and page.locator("script").count() == 1
+    assert page.evaluate("""() => [...document.querySelectorAll('*')].flatMap(element =>
+        [...element.attributes].map(attribute => attribute.name).filter(name => name.startsWith('on')))""") == []
+    shown = page.evaluate("[...document.querySelectorAll('.words, .words bdi')].map(words => words.textContent)")
+    for payload in PAYLOADS:
+        assert visible(payload) in shown or any(text.startswith(payload[:500]) for text in shown), payload
+    for place in ("#changes dt", "#training", "#reward-model figure", "#provenance pre", "#reward"):
+        texts = page.locator(place).all_text_contents()
+        assert any("window.owned" in text for text in texts), place
+
+
+@pytest.mark.parametrize("key", ["Enter", "Space"])
+def test_toxic_words_are_covered_and_revealed_by_keyboard_alone(visit, finished, key):
+    page = visit(finished, reduced_motion="reduce")
+    veils = page.locator("button.veil")
+    assert veils.count() > 20
+    filters = veils.evaluate_all("veils => veils.map(veil => getComputedStyle(veil.firstElementChild).filter)")
+    assert all(value.startswith("blur(") for value in filters)
+
+    veil = tab_to(page, "button.veil")
+    words = veil.locator(".words").text_content()
+    tree = veil.aria_snapshot()
+    assert "covered; press to read it" in tree and words not in tree and "[pressed]" not in tree
+    assert veil.evaluate("veil => getComputedStyle(veil).outlineStyle") == "solid", "the focus shows"
+    page.keyboard.press(key)
+    assert veil.get_attribute("aria-pressed") == "true" and veil.get_attribute("aria-label") is None
+    assert "[pressed]" in veil.aria_snapshot()
+    assert page.evaluate("getComputedStyle(document.activeElement.firstElementChild).filter") == "none"
+    page.keyboard.press(key)
+    assert veil.get_attribute("aria-pressed") == "false" and words not in veil.aria_snapshot()
+
+
+def test_all_are_uncovered_and_covered_again_at_once(visit, finished):
+    page = visit(finished)
+    tab_to(page, "#all")
+    for pressed, told in (("true", "Cover everything again"), ("false", "Uncover everything")):
+        page.keyboard.press("Enter")
+        assert page.locator(f"button.veil:not([aria-pressed={pressed}])").count() == 0
+        assert page.locator("#all").text_content() == told
+
+
+def test_without_scripts_toxic_words_stay_covered(visit, finished):
+    page = visit(finished, java_script_enabled=False)
+    assert page.locator("button.veil[aria-pressed=false]").count() == page.locator("button.veil").count() > 20
+
+
+def test_on_paper(visit, finished):
+    page = visit(finished)
+    covered = page.locator("button.veil .words").first.text_content()
+    page.emulate_media(media="print")
+    printed = page.locator("body").inner_text()
+    for wanted in ("Every stage passed its gate.", "What changed", "Ceilings", "(no. ", "Every digest"):
+        assert wanted in printed, wanted
+    assert "moron" not in printed and covered not in printed and "Uncover everything" not in printed
+    note = "getComputedStyle(document.querySelector('.veil'), '::after').content"
+    assert "covered; not printed" in page.evaluate(note)
+    folded = page.locator(".clauses .reason, .digests td")
+    shown = folded.evaluate_all("cells => cells.filter(cell => cell.checkVisibility() && cell.offsetHeight).length")
+    assert shown == folded.count() > 50
+    page.locator("button.veil").first.evaluate("veil => veil.click()")
+    assert covered in page.locator("body").inner_text(), "what the reader has uncovered is printed"
+    assert page.pdf(format="A4").count(b"/Type /Page\n") < 20
+
+
+@pytest.mark.parametrize(
+    ("run", "folded", "options"),
+    [
+        ("finished", True, {}),
+        ("finished", False, {"color_scheme": "dark"}),
+        ("hostile", False, {"width": 360}),
+        ("unfinished", False, {}),
+    ],
+    ids=["folded", "dark", "narrow", "failed"],
+)
+def test_axe_finds_nothing(request, visit, run, folded, options):
+    page = visit(request.getfixturevalue(run), **options)
+    if not folded:
+        unfold(page)
+    red = page.evaluate("parseInt(getComputedStyle(document.body).backgroundColor.slice(4))")
+    assert (red < 128) == ("color_scheme" in options)
+    found = Axe().run(page, options=WCAG).response
+    assert len(found["passes"]) > 10
+    assert [(rule["id"], [node["html"][:200] for node in rule["nodes"]]) for rule in found["violations"]] == []
