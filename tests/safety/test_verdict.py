@@ -2,11 +2,12 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from safety.clauses import Clause
-from safety.verdict import Verdict, load, require_passing, save
+from safety.verdict import Verdict, has_evidence, load, require_passing, save
 from training.digest import folder_digest
 from training.errors import BadInput, Refused
 
@@ -52,6 +53,54 @@ def test_attempts_are_counted_and_kept(verdict, tmp_path):
     assert json.loads((tmp_path / "report-1.json").read_text()) == {"n": 1}
     (tmp_path / "verdict.json").write_text("broken")
     assert save(verdict, tmp_path, {}).attempt == 4
+
+
+class Killed(BaseException):
+    """The end of a process."""
+
+
+@pytest.mark.parametrize("moment", range(1, 13))
+def test_a_rerun_killed_at_any_moment_is_done_again_and_loses_nothing(verdict, tmp_path, monkeypatch, moment):
+    """Between any two changes of the folder: the first attempt keeps its evidence, the second gets all of its own."""
+    first, second = ({"report.json": f'{{"n": {n}}}\n', "samples.jsonl": f"{n}\n"} for n in (1, 2))
+    save(verdict, tmp_path, first)
+    done = []
+
+    def mortal(change):
+        def changed(*arguments, **options):
+            done.append(None)
+            if len(done) == moment:
+                raise Killed
+            return change(*arguments, **options)
+
+        return changed
+
+    with monkeypatch.context() as patch:
+        for name in ("rename", "replace", "unlink", "write_bytes"):
+            patch.setattr(Path, name, mortal(getattr(Path, name)))
+        try:
+            save(verdict, tmp_path, second)
+        except Killed:
+            assert len(done) == moment
+        else:
+            assert moment == 12, "there are eleven"
+            return
+    assert not (tmp_path / "verdict.json").exists() or load(tmp_path).attempt == 1
+    assert save(verdict, tmp_path, second).attempt == 2
+    assert has_evidence(load(tmp_path), tmp_path)
+    kept = load(tmp_path / "verdict-1.json")
+    for name, content in first.items():
+        assert (tmp_path / name.replace(".", "-1.")).read_text() == content and name in kept.evidence
+
+
+def test_evidence_that_is_missing_or_another(verdict, tmp_path):
+    """A verdict whose files are not those it was written with."""
+    saved = save(verdict, tmp_path, {"report.json": "{}\n"})
+    assert has_evidence(saved, tmp_path)
+    (tmp_path / "report.json").write_text("{ }\n")
+    assert not has_evidence(saved, tmp_path)
+    (tmp_path / "report.json").unlink()
+    assert not has_evidence(saved, tmp_path)
 
 
 def test_changed_checkpoints_are_refused(verdict, checkpoint, tmp_path):
