@@ -63,7 +63,7 @@ def pad_left(examples: Sequence[Example], length: int, config: ModelConfig, *, i
     return Batch(tokens, segments, positions, learn, batch.images)
 
 
-def bucket(length: int, least: int = 32) -> int:
+def bucket(length: int, least: int = 64) -> int:
     """The row width for a length: `least` or a doubling of it, so that few widths, each compiled once, do for all."""
     return least * 2 ** max(0, math.ceil(math.log2(length / least)))
 

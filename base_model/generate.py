@@ -11,9 +11,6 @@ from base_model.checkpoint import LanguageModel, structure_of
 from base_model.interleave import Example, require_fits
 from base_model.sampling import SamplingConfig, Vocabulary, sample
 
-# The least width of a batch of prompts: a gate's prompts then share one width, and with it one compilation.
-WIDTH = 64
-
 
 def vocabulary_of(model: LanguageModel) -> Vocabulary:
     """The ids that a sampler of this model must know."""
@@ -49,7 +46,7 @@ def generate(
     """
     structure, vocabulary = structure_of(model.config, model.tokenizer), vocabulary_of(model)
     room = model.config.max_context - config.max_new_tokens
-    width = lambda index: bucket(len(prompts[index]), WIDTH)  # noqa: E731
+    width = lambda index: bucket(len(prompts[index]))  # noqa: E731
     order = sorted(range(len(prompts)), key=width)
     images = max((len(prompt.images) for prompt in prompts), default=0)
     replies: list[list[str]] = [[] for _ in prompts]

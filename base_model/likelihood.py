@@ -14,10 +14,11 @@ from base_model.batch import Batch, bucket, pack
 from base_model.config import ModelConfig
 from base_model.decoder import Decoder
 from base_model.interleave import Example
+from training.sharding import row_shards
 from training.step import Totals
 
-# How many logits of a row exist at once: those of 256 tokens if the vocabulary has 262,144.
-LOGITS_AT_ONCE = 2**26
+# Logits that exist at once on a device, 1 GiB of them: those of 1024 tokens if the vocabulary has 262,144.
+LOGITS_AT_ONCE = 2**28
 
 
 def over_logits(
@@ -30,20 +31,21 @@ def over_logits(
 ) -> Any:
     """Maps `score` over the next-token logits of hidden states and the tokens that came next.
 
-    Where a row has more than `at_once` logits it is cut into chunks of tokens, one after another and in the backward
-    pass too, which computes the logits again: only those of one chunk exist at a time.
+    Where that would be more than `at_once` logits, rows are cut into chunks of tokens, one after another and in the
+    backward pass too, which computes the logits again: only those of one chunk exist at a time.
 
     Args:
         score: takes logits [B, C, V] and tokens [B, C], and gives arrays [B, C].
         decoder: whose head gives the logits.
         hidden: final-norm hidden states.
         tokens: ids, one for each hidden state.
-        at_once: logits of a row.
+        at_once: logits of one device.
 
     Returns:
         What `score` gives, [B, T].
     """
-    length, chunk = hidden.shape[1], max(1, at_once // decoder.config.vocab_size)
+    length, rows = hidden.shape[1], -(-len(hidden) // row_shards(decoder.mesh))
+    chunk = max(1, at_once // (rows * decoder.config.vocab_size))
     score_chunk = lambda hidden, tokens: score(decoder.logits(hidden), tokens)  # noqa: E731
     if length <= chunk:
         return score_chunk(hidden, tokens)
@@ -117,11 +119,12 @@ def held_out(
     """Scores examples one a row, sorted by length so that little is padded."""
     order = np.argsort([len(example) for example in examples], kind="stable")
     nll, exact, count = (np.zeros(len(examples)) for _ in range(3))
+    # The same number of pictures for all, blank where there is none: each further shape would be compiled.
+    images = max((len(example.images) for example in examples), default=0)
     for first in range(0, len(order), batch_size):
         chosen = order[first : first + batch_size]
         rows = [[examples[i]] for i in chosen] + [[]] * (batch_size - len(chosen))
         longest = max(len(examples[i]) for i in chosen)
-        images = max((len(examples[i].images) for i in chosen), default=0)
         batch = pack(rows, bucket(longest), config, images=images)
         nll[chosen], exact[chosen], count[chosen] = (x[: len(chosen)] for x in _score(structure, params, batch))
     return HeldOut(float(nll.sum() / max(count.sum(), 1)), float(exact.mean()), nll)

@@ -71,7 +71,7 @@ def test_chunks_of_logits_give_what_all_at_once_do(structure, tiny_model, chunk)
         (_, scores), gradients = jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))(tiny_model.params, hidden)
         return scores, gradients[0]["embedding"], gradients[1]
 
-    expected, chunked = run(17 * vocabulary), run(chunk * vocabulary + 1)
+    expected, chunked = run(2 * 17 * vocabulary), run(2 * chunk * vocabulary + 1)
     assert chunked[0].nll.shape == (2, 17) and jnp.abs(expected[1]).max() > 0.01
     for one, other in zip(jax.tree.leaves(expected), jax.tree.leaves(chunked), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6, rtol=1e-6)
@@ -99,8 +99,8 @@ def test_exact_match_is_one_where_every_learned_token_is_the_likeliest(structure
 
 
 def test_widths_are_few():
-    assert [bucket(length) for length in (1, 32, 33, 64, 65, 200)] == [32, 32, 64, 64, 128, 256]
-    assert bucket(65, 64) == 128
+    assert [bucket(length) for length in (1, 64, 65, 128, 129, 300)] == [64, 64, 128, 128, 256, 512]
+    assert bucket(33, 32) == 64
 
 
 def test_bfloat16_products_stay_near(tiny_model, examples):
