@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     given = parser.parse_args()
     seeds = [one_seed(seed, given.runs / f"seed-{seed}", given.data, given.runs) for seed in given.seeds]
-    figures = {"config": CONFIG.read_text(encoding="utf-8"), "prompts": 2 * PROMPTS, "samples": SAMPLES, "seeds": seeds}
+    figures = {"config": CONFIG.relative_to(ROOT).as_posix(), "prompts": 2 * PROMPTS, "samples": SAMPLES, "seeds": seeds}
     print(result.write("alignment", figures | {"judges": judged(given.data, given.runs)}))
     draw()
 
