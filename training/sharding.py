@@ -66,13 +66,18 @@ def parameter_shardings(mesh: Mesh, logical_axes: Any) -> Any:
     return jax.tree.map(lambda axes: named_sharding(mesh, axes), logical_axes, is_leaf=lambda x: isinstance(x, tuple))
 
 
+def row_shards(mesh: Mesh | None) -> int:
+    """Into how many parts the rows of a batch are split."""
+    return 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+
+
 def shard_batch(batch: Any, mesh: Mesh) -> Any:
     """Puts host arrays on the mesh, split along their first axis.
 
     Raises:
         BadInput: when the rows do not divide evenly over the devices that share them.
     """
-    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    parts = row_shards(mesh)
     rows = jax.tree.leaves(batch)[0].shape[0]
     if rows % parts:
         raise BadInput(f"a batch of {rows} rows cannot be split over {parts} devices; make it a multiple of {parts}")
