@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 from jax.typing import DTypeLike
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
@@ -55,11 +56,20 @@ class LanguageModel:
         return replace(self, params=params)
 
 
-def build(config: ModelConfig, tokenizer: Tokenizer, *, seed: int = 0, dtype: DTypeLike = jnp.float32) -> Decoder:
-    """A decoder with fresh parameters."""
+def build(
+    config: ModelConfig,
+    tokenizer: Tokenizer,
+    *,
+    seed: int = 0,
+    dtype: DTypeLike = jnp.float32,
+    remat: bool = False,
+    mesh: Mesh | None = None,
+) -> Decoder:
+    """A decoder with fresh parameters; the options are those of Decoder."""
     if tokenizer.vocab_size != config.vocab_size:
         raise BadInput(f"the tokenizer has {tokenizer.vocab_size} ids and the config says {config.vocab_size}")
-    return Decoder(config, image_token=tokenizer.image_token, dtype=dtype, rngs=nnx.Rngs(seed))
+    rngs = nnx.Rngs(seed)
+    return Decoder(config, image_token=tokenizer.image_token, dtype=dtype, remat=remat, mesh=mesh, rngs=rngs)
 
 
 def split(module: nnx.Module) -> tuple[nnx.GraphDef, Any]:
@@ -72,9 +82,16 @@ def split(module: nnx.Module) -> tuple[nnx.GraphDef, Any]:
     return structure, nnx.to_pure_dict(state)
 
 
-def structure_of(config: ModelConfig, tokenizer: Tokenizer, *, dtype: DTypeLike = jnp.float32) -> nnx.GraphDef:
+def structure_of(
+    config: ModelConfig,
+    tokenizer: Tokenizer,
+    *,
+    dtype: DTypeLike = jnp.float32,
+    remat: bool = False,
+    mesh: Mesh | None = None,
+) -> nnx.GraphDef:
     """The static structure of a decoder, without allocating it."""
-    return split(nnx.eval_shape(lambda: build(config, tokenizer, dtype=dtype)))[0]
+    return split(nnx.eval_shape(lambda: build(config, tokenizer, dtype=dtype, remat=remat, mesh=mesh)))[0]
 
 
 def logical_axes(module: nnx.Module) -> Any:

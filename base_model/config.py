@@ -180,3 +180,20 @@ def tiny(vocab_size: int = 4096) -> ModelConfig:
     return ModelConfig(
         vocab_size=vocab_size, embed_dim=256, layers=layers, query_scale=0.15, max_context=512, vision=VisionConfig()
     )
+
+
+def nano_1() -> ModelConfig:
+    """1.8 billion parameters: the size of the Gemini report's Nano-1, in dimensions of our own, for text alone."""
+    return _nano(layers=21, mlp_dim=8192)
+
+
+def nano_2() -> ModelConfig:
+    """3.25 billion parameters: the size of the Gemini report's Nano-2, in dimensions of our own, for text alone."""
+    return _nano(layers=32, mlp_dim=12_288)
+
+
+def _nano(*, layers: int, mlp_dim: int) -> ModelConfig:
+    layer = LayerSpec(heads=8, kv_heads=1, head_dim=256, rope_theta=1e6, mlp_dim=mlp_dim)
+    return ModelConfig(
+        vocab_size=262_144, embed_dim=2048, layers=(layer,) * layers, query_scale=256**-0.5, max_context=32_768
+    )

@@ -1,10 +1,12 @@
 """The multimodal decoder: embedder, blocks, soft tokens in their places, tied head."""
 
+import itertools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, UInt8
 
@@ -12,6 +14,7 @@ from base_model.attention import Attention, LayerCache, Places
 from base_model.config import LayerSpec, ModelConfig
 from base_model.layers import GatedMLP, RMSNorm, matmul, param
 from base_model.vision import PatchEncoder
+from training.sharding import named_sharding
 
 
 class Cache(NamedTuple):
@@ -73,6 +76,7 @@ class Decoder(nnx.Module):
         image_token: int,
         dtype: DTypeLike = jnp.float32,
         remat: bool = False,
+        mesh: Mesh | None = None,
         rngs: nnx.Rngs,
     ):
         """Builds the parameters.
@@ -82,6 +86,7 @@ class Decoder(nnx.Module):
             image_token: id of the places that soft tokens take.
             dtype: of the matrix products, accumulated in float32.
             remat: the backward pass computes each layer again instead of keeping what it needs of it.
+            mesh: devices that share the rows of a batch; None, or a mesh of one, if there is nothing to share.
             rngs: where fresh parameters come from.
         """
         self.embedding = param(rngs.params(), (config.vocab_size, config.embed_dim), ("vocab", "embed"), 0.02)
@@ -90,6 +95,7 @@ class Decoder(nnx.Module):
         if config.vision is not None:
             self.vision = PatchEncoder(config.vision, config, dtype=dtype, rngs=rngs)
         self.config, self.image_token, self.dtype, self.remat = config, image_token, dtype, remat
+        self.mesh = mesh if mesh is not None and mesh.size > 1 else None
 
     def embed(self, tokens: Int[Array, "B T"], images: UInt8[Array, "B I H W 3"] | None) -> Float[Array, "B T D"]:
         """Scaled token embeddings, with the k-th soft token of a row in the row's k-th soft-token place."""
@@ -135,15 +141,34 @@ class Decoder(nnx.Module):
             # A picture is read whole or not at all, so that no later token belongs to one that the cache holds.
             key_pictures = jax.lax.dynamic_update_slice(jnp.zeros_like(key_segments), pictures, (0, start))
         queries, keys = Places(slots, segments, pictures), Places(key_slots, key_segments, key_pictures)
+        if cache is None:
+            return self.final_norm(self._by_rows(self._read(x, positions, queries, keys))), None
         layers = []
-        for index, block in enumerate(self.blocks):
-            # Rows that continue a cache are sampled, not learned from.
-            run = jax.checkpoint(block.__call__) if self.remat and cache is None else block
-            x, layer_cache = run(x, positions, queries, keys, None if cache is None else cache.layers[index], start)
+        for block, layer_cache in zip(self.blocks, cache.layers, strict=True):
+            x, layer_cache = block(self._by_rows(x), positions, queries, keys, layer_cache, start)
             layers.append(layer_cache)
-        if cache is not None:
-            cache = Cache(tuple(layers), key_segments, start + tokens.shape[1])
-        return self.final_norm(x), cache
+        return self.final_norm(self._by_rows(x)), Cache(tuple(layers), key_segments, start + tokens.shape[1])
+
+    def _read(self, x: Float[Array, "B T D"], positions: Array, queries: Places, keys: Places) -> Float[Array, "B T D"]:
+        """All layers of rows that stand alone."""
+        if not self.remat:
+            for block in self.blocks:
+                x, _ = block(self._by_rows(x), positions, queries, keys, None, jnp.int32(0))
+            return x
+        # Layers of one shape are one loop, so that a deep stack is compiled once and its backward pass holds one layer.
+        for _, alike in itertools.groupby(self.blocks, key=lambda block: block.attention.spec):
+            structures, states = zip(*(nnx.split(block) for block in alike), strict=True)
+
+            def layer(x: Array, state: nnx.State, structure: nnx.GraphDef = structures[0]) -> tuple[Array, None]:
+                block = nnx.merge(structure, state)
+                return block(self._by_rows(x), positions, queries, keys, None, jnp.int32(0))[0], None
+
+            x, _ = jax.lax.scan(jax.checkpoint(layer), x, jax.tree.map(lambda *params: jnp.stack(params), *states))
+        return x
+
+    def _by_rows(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        """Says that devices share the rows: left alone the compiler follows the parameters and splits the width."""
+        return x if self.mesh is None else jax.lax.with_sharding_constraint(x, named_sharding(self.mesh, ("batch",)))
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
         """Next-token logits in float32 by the tied head, soft-capped where the config says so."""

@@ -25,7 +25,7 @@ from training.checkpoint import latest_step
 from training.config import TrainingConfig
 from training.dataset import Row, convert_rows, read_rows
 from training.errors import BadInput
-from training.minimise import minimise
+from training.minimise import mesh_of, minimise
 from training.packing import PackedStream
 
 
@@ -114,7 +114,10 @@ def pretrain(
     pictures = lambda rows: max(sum(len(examples[i].images) for i in row) for row in rows)  # noqa: E731
     # Another epoch often packs one more picture into a row than the first does.
     slots = pictures(stream.rows(0, stream.rows_per_epoch)) + 1
-    module = build(model_config, tokenizer, seed=config.seed, dtype=config.matmul_dtype)
+    module = build(
+        model_config, tokenizer, seed=config.seed,
+        dtype=config.matmul_dtype, remat=config.gradient_checkpointing, mesh=mesh_of(config),
+    )  # fmt: skip
     structure, params = split(module)
     # A run that was stopped before its first state was saved starts over, and so with the same encoder.
     if latest_step(folder / "state") is None:

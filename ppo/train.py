@@ -82,7 +82,11 @@ class PPOTrainer:
             raise BadInput(f"max_prompt_length + response_length is {needed}, and the model's context is "
                            f"{self.model.config.max_context}")
         self._models = Models(
-            structure_of(self.model.config, self.model.tokenizer, dtype=args.matmul_dtype), vocabulary_of(self.model)
+            structure_of(
+                self.model.config, self.model.tokenizer,
+                dtype=args.matmul_dtype, remat=args.gradient_checkpointing, mesh=mesh_of(args),
+            ),
+            vocabulary_of(self.model),
         )
 
     def train(self) -> dict[str, float]:

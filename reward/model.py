@@ -15,20 +15,30 @@ from jaxtyping import Array, Float, Int
 
 from base_model.batch import Batch, bucket, pack
 from base_model.checkpoint import LanguageModel, build, logical_axes, structure_of
+from base_model.config import ModelConfig
 from base_model.interleave import Example
 
 
 def initial_params(model: LanguageModel, *, seed: int) -> Any:
-    """The language model's trunk with a fresh head: weights ~ N(0, 1 / sqrt(D + 1)), bias 0."""
-    dim = model.config.embed_dim
-    weight = jax.random.normal(jax.random.key(seed), (dim,)) * (dim + 1) ** -0.5
-    return {"trunk": model.params, "head": {"weight": weight, "bias": jnp.zeros(())}}
+    """The language model's trunk with a fresh head."""
+    return {"trunk": model.params, "head": head_params(model.config, seed=seed)}
+
+
+def head_params(config: ModelConfig, *, seed: int) -> dict[str, Array]:
+    """A fresh head: weights ~ N(0, 1 / sqrt(D + 1)), bias 0."""
+    weight = jax.random.normal(jax.random.key(seed), (config.embed_dim,)) * (config.embed_dim + 1) ** -0.5
+    return {"weight": weight, "bias": jnp.zeros(())}
 
 
 def scalar_logical_axes(model: LanguageModel) -> Any:
     """Names of the axes of a scalar model's parameters."""
     trunk = logical_axes(nnx.eval_shape(lambda: build(model.config, model.tokenizer)))
-    return {"trunk": trunk, "head": {"weight": (None,), "bias": ()}}
+    return {"trunk": trunk, "head": head_logical_axes()}
+
+
+def head_logical_axes() -> dict[str, tuple[str | None, ...]]:
+    """Names of the axes of the head's parameters."""
+    return {"weight": (None,), "bias": ()}
 
 
 def token_values(structure: nnx.GraphDef, params: Any, batch: Batch) -> Float[Array, "B T"]:

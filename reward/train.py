@@ -25,7 +25,7 @@ from reward.losses import bradley_terry_loss
 from reward.model import initial_params, scalar_logical_axes, segment_scores, token_values
 from training.checkpoint import content_digest
 from training.dataset import Row, read_rows
-from training.minimise import minimise
+from training.minimise import mesh_of, minimise
 from training.packing import PackedStream
 from training.step import Totals
 
@@ -115,7 +115,10 @@ class RewardTrainer:
         state = minimise(
             partial(
                 pair_loss,
-                structure_of(config, self.model.tokenizer, dtype=args.matmul_dtype),
+                structure_of(
+                    config, self.model.tokenizer,
+                    dtype=args.matmul_dtype, remat=args.gradient_checkpointing, mesh=mesh_of(args),
+                ),
                 centring=args.center_rewards_coefficient,
                 label_smoothing=args.label_smoothing,
             ),

@@ -18,7 +18,7 @@ from sft.config import SFTConfig
 from sft.data import sft_examples
 from training.checkpoint import content_digest
 from training.dataset import Row, batch_indices, read_rows
-from training.minimise import minimise
+from training.minimise import mesh_of, minimise
 from training.packing import PackedStream
 
 Dataset = str | Path | Sequence[Row]
@@ -47,8 +47,10 @@ class SFTTrainer:
         most = args.max_images if args.packing else None
         self._examples = self._read(train_dataset, max_images=most)
         self._held_out = self._read(eval_dataset) if eval_dataset is not None else []
-        dtype = args.matmul_dtype
-        self._module = nnx.eval_shape(lambda: build(self.model.config, self.model.tokenizer, dtype=dtype))
+        self._module = nnx.eval_shape(lambda: build(
+            self.model.config, self.model.tokenizer,
+            dtype=args.matmul_dtype, remat=args.gradient_checkpointing, mesh=mesh_of(args),
+        ))  # fmt: skip
         self._structure = split(self._module)[0]
 
     def _read(self, data: Dataset, *, max_images: int | None = None) -> list[Example]:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from training.errors import BadInput
 
 SCHEDULES = ("linear", "cosine", "constant", "warmup_stable_decay")
-_BOOKKEEPING = ("output_dir", "eval_steps", "save_steps", "save_total_limit")
+_NOT_IN_RECIPE = ("output_dir", "eval_steps", "save_steps", "save_total_limit", "gradient_checkpointing")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,8 @@ class TrainingConfig:
         data_parallel: mesh size of pure data parallelism.
         tensor_parallel: mesh size of tensor parallelism; all other devices shard the parameters.
         matmul_dtype: float32 or bfloat16, the operands of matrix products; sums and parameters are float32 either way.
+        gradient_checkpointing: the backward pass computes each layer again instead of keeping what it needs of it: less
+            memory, more time, equal gradients.
     """
 
     output_dir: str = "runs/model"
@@ -58,6 +60,7 @@ class TrainingConfig:
     data_parallel: int = 1
     tensor_parallel: int = 1
     matmul_dtype: Literal["float32", "bfloat16"] = "float32"
+    gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         """Checks ranges that would otherwise fail late or silently.
@@ -92,8 +95,8 @@ class TrainingConfig:
                 raise BadInput(f"{name} must be above 0, not {getattr(self, name)}")
 
     def recipe(self) -> dict[str, Any]:
-        """The options on which the trained parameters depend: all but where and how often the run writes."""
-        return {name: value for name, value in asdict(self).items() if name not in _BOOKKEEPING}
+        """The options on which the trained parameters depend: not where and how often a run writes, or how it fits."""
+        return {name: value for name, value in asdict(self).items() if name not in _NOT_IN_RECIPE}
 
     def total_steps(self, examples: int, batch_size: int) -> int:
         """Optimizer steps for a data set of so many rows."""

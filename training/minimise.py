@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from training.config import TrainingConfig
 from training.loop import fit
 from training.optimizer import make_optimizer, make_schedule
-from training.sharding import make_mesh, parameter_shardings, replicated, shard_batch
+from training.sharding import make_mesh, parameter_shardings, replicated, row_shards, shard_batch
 from training.step import Totals, TrainState, update
 
 
@@ -27,21 +27,33 @@ def mesh_of(config: TrainingConfig) -> Mesh:
 def batch_size_of(config: TrainingConfig, mesh: Mesh) -> int:
     """Rows of one optimizer step over all devices."""
     rows = config.per_device_train_batch_size * config.gradient_accumulation_steps
-    return rows * mesh.shape["data"] * mesh.shape["fsdp"]
+    return rows * row_shards(mesh)
+
+
+def abstract_state(params: Any, logical_axes: Any, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """Shapes, dtypes and shardings of a state, whose optimizer moments are sharded like their parameters."""
+    place = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)  # noqa: E731
+    params = jax.tree.map(place, params, parameter_shardings(mesh, logical_axes))
+    moments = optax.tree_map_params(
+        optimizer,
+        lambda moment, param: place(moment, param.sharding),
+        jax.eval_shape(optimizer.init, params),
+        params,
+        transform_non_params=lambda x: place(x, replicated(mesh)),
+    )
+    return TrainState(place(jnp.int32(0), replicated(mesh)), params, moments, {})
 
 
 def initial_state(
     params: Any, logical_axes: Any, optimizer: optax.GradientTransformation, mesh: Mesh, extra: Any = None
 ) -> TrainState:
     """A state at step 0 with parameters and optimizer moments sharded alike."""
-    shardings = parameter_shardings(mesh, logical_axes)
+    wanted = abstract_state(params, logical_axes, optimizer, mesh)
+    shardings = lambda tree: jax.tree.map(lambda x: x.sharding, tree)  # noqa: E731
     # Copied, because steps donate their state and the caller's parameters must survive that.
-    params = jax.tree.map(lambda x, sharding: jax.device_put(jnp.array(x, copy=True), sharding), params, shardings)
-    shape = jax.eval_shape(optimizer.init, params)
-    placed = optax.tree_map_params(
-        optimizer, lambda _, sharding: sharding, shape, shardings, transform_non_params=lambda _: replicated(mesh)
-    )
-    state = jax.jit(optimizer.init, out_shardings=placed)(params)
+    copy = lambda x, sharding: jax.device_put(jnp.array(x, copy=True), sharding)  # noqa: E731
+    params = jax.tree.map(copy, params, shardings(wanted.params))
+    state = jax.jit(optimizer.init, out_shardings=shardings(wanted.optimizer))(params)
     # The rest is placed too: a step would be compiled a second time for a state that comes from the first.
     step, extra = jax.device_put((jnp.int32(0), {} if extra is None else extra), replicated(mesh))
     return TrainState(step, params, state, extra)

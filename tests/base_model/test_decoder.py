@@ -299,3 +299,23 @@ def test_rms_norm_is_what_ends_the_decoder(structure, tiny_model, examples):
     assert cache is None
     unweighted = hidden / tiny_model.params["final_norm"]["weight"]
     np.testing.assert_allclose(rms_norm(unweighted, None, 0.0)[0], unweighted[0], rtol=1e-3)
+
+
+def test_layers_computed_again_give_the_same_loss_and_gradients(tiny_model, lay_out, examples):
+    # Two layers of one shape, which are one loop, between others.
+    one, other = tiny_model.config.layers
+    config = replace(tiny_model.config, layers=(other, one, one, other))
+    blocks = tiny_model.params["blocks"]
+    changed = jax.tree.map(lambda x: 1.1 * x, blocks[0])
+    params = {**tiny_model.params, "blocks": {0: blocks[1], 1: blocks[0], 2: changed, 3: blocks[1]}}
+    batch = lay_out([[example] for example in examples])
+
+    def run(remat):
+        structure = structure_of(config, tiny_model.tokenizer, remat=remat)
+        return jax.jit(jax.value_and_grad(lambda params: cross_entropy(structure, params, batch)["loss"][0]))(params)
+
+    (loss, gradients), (loss_again, gradients_again) = run(False), run(True)
+    np.testing.assert_allclose(loss, loss_again, rtol=1e-6)
+    leaves = zip(jax.tree.leaves(gradients), jax.tree.leaves(gradients_again), strict=True)
+    for gradient, again in leaves:
+        np.testing.assert_allclose(gradient, again, atol=1e-5 * float(jnp.abs(gradient).max()) + 1e-7)

@@ -87,8 +87,7 @@ from training.step import update
 
 assert len(jax.devices()) == 8
 model = load(sys.argv[1])
-module = build(model.config, model.tokenizer)
-structure, axes = split(module)[0], logical_axes(module)
+axes = logical_axes(build(model.config, model.tokenizer))
 rng = np.random.default_rng(0)
 
 def example(length, pictures):
@@ -102,6 +101,8 @@ config = TrainingConfig(learning_rate=0.01, weight_decay=0.1, adam_epsilon=0.01)
 optimizer = make_optimizer(config, make_schedule(config, 10))
 
 def train(mesh):
+    # On the mesh as large models are trained: devices keep to their rows, and layers are computed again.
+    structure = split(build(model.config, model.tokenizer, mesh=mesh, remat=mesh.size > 1))[0]
     state = initial_state(model.params, axes, optimizer, mesh)
     step = jax.jit(partial(update, loss=partial(cross_entropy, structure), optimizer=optimizer, micro_batches=2))
     for _ in range(2):
