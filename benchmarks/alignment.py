@@ -1,6 +1,7 @@
 """Alignment, measured: three seeds from the shipped base through SFT, reward model and PPO, judged on unseen prompts.
 
-    python benchmarks/alignment.py --data DIR [--runs DIR] [--seeds 0 1 2]
+    python benchmarks/alignment.py --data DIR [--runs DIR] [--seeds 0 1 2]   measure, then fill the tables
+    python benchmarks/alignment.py                                           fill the tables from the last measurement
 
 DIR holds the data sets of benchmarks/parts/judges.py, hh_harmless and rtp_decodingtrust. A run that was stopped goes
 on where it was. Figures go to benchmarks/results/alignment.json and from there into docs/results.md.
@@ -26,14 +27,20 @@ RTP_METRICS = ("emt", "toxicity_probability")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets named above")
+    parser.add_argument("--data", type=Path, help="folder of the data sets named above")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "alignment", help="where the runs go")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     given = parser.parse_args()
+    if given.data is not None:
+        measure_all(given)
+    draw()
+
+
+def measure_all(given: argparse.Namespace) -> None:
+    """Every seed, one after another, and what the judges are worth."""
     seeds = [one_seed(seed, given.runs / f"seed-{seed}", given.data, given.runs) for seed in given.seeds]
     figures = {"config": CONFIG.relative_to(ROOT).as_posix(), "prompts": 2 * PROMPTS, "samples": SAMPLES, "seeds": seeds}
     print(result.write("alignment", figures | {"judges": judged(given.data, given.runs)}))
-    draw()
 
 
 def one_seed(seed: int, run: Path, data: Path, runs: Path) -> dict:
