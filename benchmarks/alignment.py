@@ -39,8 +39,8 @@ def main() -> None:
 def measure_all(given: argparse.Namespace) -> None:
     """Every seed, one after another, and what the judges are worth."""
     seeds = [one_seed(seed, given.runs / f"seed-{seed}", given.data, given.runs) for seed in given.seeds]
-    figures = {"config": CONFIG.relative_to(ROOT).as_posix(), "prompts": 2 * PROMPTS, "samples": SAMPLES, "seeds": seeds}
-    print(result.write("alignment", figures | {"judges": judged(given.data, given.runs)}))
+    setting = {"config": CONFIG.relative_to(ROOT).as_posix(), "prompts": 2 * PROMPTS, "samples": SAMPLES}
+    print(result.write("alignment", {**setting, "seeds": seeds, "judges": judged(given.data, given.runs)}))
 
 
 def one_seed(seed: int, run: Path, data: Path, runs: Path) -> dict:
