@@ -32,6 +32,7 @@ GROUPS = {
     "reward": "the reward model",
     "ppo": "reinforcement learning against the reward model",
     "safety": "toxicity gates: measure a checkpoint, decide, attest, verify",
+    "tpu": "what training would need on TPUs, found without one",
 }
 
 COMMANDS = {
@@ -119,6 +120,12 @@ COMMANDS = {
         config="pipeline.commands.safety:Safety",
         help="check that a checkpoint has a passing verdict about exactly its bytes",
         example="safety verify stage=sft out=runs/quickstart",
+    ),
+    "tpu compile": Command(
+        target="pipeline.commands.tpu:compile",
+        config="pipeline.commands.tpu:TpuCompile",
+        help="compile the trainers' programs for a TPU topology: memory, FLOPs, collectives",
+        example="tpu compile --topology v5e:4x4 --preset nano-1 --programs sft",
     ),
     "report": Command(
         target="pipeline.commands.report:report",

@@ -5,6 +5,7 @@ XLA's compiled programs are kept under the user's cache folder, so a second run 
 """
 
 import hashlib
+import importlib.util
 import os
 import platform
 import sys
@@ -23,6 +24,9 @@ def prepare(environ: MutableMapping[str, str]) -> None:
     environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's C++ warnings are of no use to a reader of our output
     environ.setdefault("GRPC_VERBOSITY", "ERROR")
     environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if importlib.util.find_spec("libtpu") and not _accelerated():
+        # Installed for `theodolite tpu compile`; jax would have it look for a TPU, and it complains at length of none.
+        environ.setdefault("JAX_PLATFORMS", "cpu")
     switched_off = environ.get(CACHE_SWITCH, "on").lower() in ("off", "0", "false", "no")
     on_cpu = environ.get("JAX_PLATFORMS", "cpu").lower() in ("", "cpu")
     if switched_off or not on_cpu or "JAX_COMPILATION_CACHE_DIR" in environ:
@@ -51,6 +55,12 @@ def keep_freed_memory(environ: MutableMapping[str, str]) -> None:
         return
     sys.stdout.flush()
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**environ, **ALLOCATOR})
+
+
+def _accelerated() -> bool:
+    """Whether this machine has a TPU, or jax a plugin for another accelerator."""
+    chips = [*Path("/dev").glob("accel*"), *Path("/dev/vfio").glob("[0-9]*")]
+    return bool(chips) or importlib.util.find_spec("jax_plugins") is not None
 
 
 def _cache_folder(environ: MutableMapping[str, str]) -> Path:

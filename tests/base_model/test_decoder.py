@@ -312,7 +312,8 @@ def test_layers_computed_again_give_the_same_loss_and_gradients(tiny_model, lay_
 
     def run(remat):
         structure = structure_of(config, tiny_model.tokenizer, remat=remat)
-        return jax.jit(jax.value_and_grad(lambda params: cross_entropy(structure, params, batch)["loss"][0]))(params)
+        loss = lambda params, batch: cross_entropy(structure, params, batch)["loss"][0]  # noqa: E731
+        return jax.jit(jax.value_and_grad(loss))(params, batch)
 
     (loss, gradients), (loss_again, gradients_again) = run(False), run(True)
     np.testing.assert_allclose(loss, loss_again, rtol=1e-6)

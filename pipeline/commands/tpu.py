@@ -1,0 +1,101 @@
+"""`theodolite tpu`: what the trainers' programs would need on TPUs, found without one."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from training.errors import BadInput
+
+PRESETS = ("tiny", "nano-1", "nano-2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TpuCompile:
+    """Compiles the programs of SFT, reward model and PPO ahead of time and prints memory, FLOPs and collectives.
+
+    Attributes:
+        topology: chip and how many are connected: v5e:4x4, v4:2x2x2, v5p:4x4x4, v6e:16x16.
+        preset: the shipped model's shape, or a text decoder of 1.8 (nano-1) or 3.25 (nano-2) billion parameters.
+        programs: which, separated by commas: sft, reward, rollout, score, ppo.
+        length: tokens of a row, prompt and reply together; 0 for 512 (tiny) or 2048.
+        response: tokens of a reply; 0 for half the length.
+        batch: rows of a step on each device.
+        data_parallel: mesh size of pure data parallelism.
+        tensor_parallel: mesh size of tensor parallelism; all other devices shard the parameters.
+        matmul_dtype: operands of matrix products.
+        gradient_checkpointing: the backward pass computes each layer again.
+        json: a file for the figures, or "".
+    """
+
+    topology: str = "v5e:4x4"
+    preset: Literal["tiny", "nano-1", "nano-2"] = "tiny"
+    programs: str = "sft,reward,rollout,score,ppo"
+    length: int = 0
+    response: int = 0
+    batch: int = 4
+    data_parallel: int = 1
+    tensor_parallel: int = 1
+    matmul_dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    gradient_checkpointing: bool = True
+    json: str = ""
+
+    def __post_init__(self) -> None:
+        """Checks the names and the sizes."""
+        if self.preset not in PRESETS:
+            raise BadInput(f"preset is one of {', '.join(PRESETS)}, not {self.preset!r}")
+        if min(self.length, self.response) < 0 or self.batch < 1:
+            raise BadInput(
+                f"length and response are 0 or above and batch is above 0, "
+                f"not {self.length}, {self.response} and {self.batch}"
+            )
+
+
+def compile(config: TpuCompile) -> None:
+    """Compiles and prints, one program after the other."""
+    import json
+    from importlib import metadata
+    from pathlib import Path
+
+    import jax
+
+    from base_model import config as shapes
+    from pipeline.tpu.programs import Workload
+    from pipeline.tpu.report import PROGRAMS, as_json, described, examine
+    from pipeline.tpu.topology import chip_of, devices_of
+    from training.sharding import make_mesh
+
+    names = [name.strip() for name in config.programs.split(",")]
+    if unknown := [name for name in names if name not in PROGRAMS]:
+        raise BadInput(f"programs are {', '.join(PROGRAMS)}, separated by commas, not {unknown[0]!r}")
+    shape = {"tiny": shapes.tiny, "nano-1": shapes.nano_1, "nano-2": shapes.nano_2}[config.preset]()
+    length = config.length or min(2048, shape.max_context)
+    response = config.response or length // 2
+    if not 0 < response < length <= shape.max_context:
+        raise BadInput(
+            f"{config.preset} reads up to {shape.max_context} tokens, of which the reply is a part: "
+            f"length={length} response={response} is not possible"
+        )
+    jax.config.update("jax_platforms", "cpu")  # nothing runs, and a TPU that is here is left to others
+    jax.config.update("jax_enable_compilation_cache", False)  # it cannot keep programs for devices that are not here
+    devices = devices_of(config.topology)
+    mesh = make_mesh(data=config.data_parallel, tensor=config.tensor_parallel, devices=devices)
+    work = Workload(
+        shape=shape, mesh=mesh, rows=config.batch, length=length, response=response,
+        dtype=config.matmul_dtype, remat=config.gradient_checkpointing,
+    )  # fmt: skip
+    sizes = " x ".join(f"{size} {axis}" for axis, size in mesh.shape.items())
+    print(
+        f"{config.preset} on {config.topology}: {len(devices)} devices ({sizes}), "
+        f"{work.batch} rows of {length} tokens, replies of {response}",
+        flush=True,
+    )
+    findings = []
+    for name in names:
+        findings.append(examine(name, work, chip_of(config.topology)))
+        print(described(findings[-1]), flush=True)
+    if config.json:
+        options = {"topology": config.topology, "preset": config.preset, "length": length, "response": response}
+        options |= {"batch": config.batch, "mesh": dict(mesh.shape), "matmul_dtype": config.matmul_dtype}
+        options |= {"gradient_checkpointing": config.gradient_checkpointing, "libtpu": metadata.version("libtpu")}
+        content = json.dumps({**options, "programs": as_json(findings)}, indent=1)
+        Path(config.json).write_text(content + "\n", encoding="utf-8")
+        print(f"Figures: {config.json}")

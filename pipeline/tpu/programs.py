@@ -1,0 +1,195 @@
+"""The jitted programs of the trainers, with shapes and shardings in the place of arrays."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from jax.stages import Lowered
+
+from base_model.batch import Batch
+from base_model.checkpoint import logical_axes, split
+from base_model.config import ModelConfig
+from base_model.decoder import Decoder
+from base_model.likelihood import cross_entropy
+from base_model.sampling import Samples, SamplingConfig, Vocabulary, sample
+from ppo.config import PPOConfig
+from ppo.rollout import Models, Rollout, ScoreStatistics, assess
+from ppo.update import ppo_loss
+from reward.config import RewardConfig
+from reward.model import head_logical_axes, head_params
+from reward.train import PairBatch, pair_loss
+from sft.config import SFTConfig
+from training.config import TrainingConfig
+from training.minimise import abstract_state
+from training.optimizer import make_optimizer, make_schedule
+from training.sharding import named_sharding, parameter_shardings, replicated, row_shards
+from training.step import TrainState, update
+
+# Ids like those of the tokenizer; which ones they are makes no difference to a program.
+IMAGE_TOKEN, VOCABULARY = 18, Vocabulary(end_of_turn=7, never_sampled=tuple(range(7)))
+STEPS = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What is trained, on what mesh, with rows of what size.
+
+    Attributes:
+        shape: the decoder.
+        mesh: of a topology's devices.
+        rows: rows of a step a device (tensor-parallel devices share theirs).
+        length: tokens of a row; of a prompt and its reply together.
+        response: tokens of a reply.
+        dtype: operands of matrix products.
+        remat: see Decoder.
+    """
+
+    shape: ModelConfig
+    mesh: Mesh
+    rows: int
+    length: int
+    response: int
+    dtype: str
+    remat: bool
+
+    @property
+    def batch(self) -> int:
+        """Rows of a step over all devices."""
+        return self.rows * row_shards(self.mesh)
+
+    @property
+    def pictures(self) -> int:
+        """Pictures of a row: one where there is an encoder, so that it is compiled too."""
+        return 0 if self.shape.vision is None else 1
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        """The decoder without its arrays."""
+        return nnx.eval_shape(
+            lambda: Decoder(
+                self.shape, image_token=IMAGE_TOKEN, dtype=self.dtype, remat=self.remat, mesh=self.mesh,
+                rngs=nnx.Rngs(0),
+            )
+        )
+
+    @cached_property
+    def structure(self) -> nnx.GraphDef:
+        """The decoder's static structure."""
+        return split(self.decoder)[0]
+
+    @property
+    def models(self) -> Models:
+        """What PPO's programs know of the decoder."""
+        return Models(self.structure, VOCABULARY)
+
+    @cached_property
+    def language_model(self) -> tuple[Any, Any]:
+        """Shapes and logical axes of a language model's parameters."""
+        return split(self.decoder)[1], logical_axes(self.decoder)
+
+    @cached_property
+    def scalar_model(self) -> tuple[Any, Any]:
+        """Shapes and logical axes of a reward model's or critic's parameters."""
+        trunk, axes = self.language_model
+        head = jax.eval_shape(lambda: head_params(self.shape, seed=0))
+        return {"trunk": trunk, "head": head}, {"trunk": axes, "head": head_logical_axes()}
+
+    def on_mesh(self, model: tuple[Any, Any]) -> Any:
+        """Parameters as trainers place them."""
+        return jax.tree.map(_placed, model[0], parameter_shardings(self.mesh, model[1]))
+
+    def whole(self, shape: tuple[int, ...] = (), dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
+        """An array that every device holds."""
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=replicated(self.mesh))
+
+    def split_rows(self, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
+        """An array of which every device holds its rows."""
+        return jax.ShapeDtypeStruct((self.batch, *shape), dtype, sharding=named_sharding(self.mesh, ("batch",)))
+
+    def texts(self, length: int) -> Batch:
+        """Rows of tokens."""
+        ids = self.split_rows((length,), np.int32)
+        side = 1 if self.shape.vision is None else self.shape.vision.image_size
+        images = self.split_rows((self.pictures, side, side, 3), np.uint8)
+        return Batch(ids, ids, ids, self.split_rows((length,), bool), images)  # type: ignore[arg-type]
+
+    def samples(self) -> Samples:
+        """Replies as the sampler returns them."""
+        reply = partial(self.split_rows, (self.response,))
+        return Samples(reply(jnp.int32), reply(bool), reply())  # type: ignore[arg-type]
+
+    def ppo(self) -> PPOConfig:
+        """Options of PPO for these sizes."""
+        return PPOConfig(response_length=self.response, max_prompt_length=self.length - self.response)
+
+    def ppo_state(self) -> TrainState:
+        """Policy and critic with their optimizer."""
+        (policy, policy_axes), (critic, critic_axes) = self.language_model, self.scalar_model
+        models = {"policy": policy, "critic": critic}, {"policy": policy_axes, "critic": critic_axes}
+        return abstract_state(*models, _optimizer(self.ppo()), self.mesh)
+
+
+def _placed(x: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+
+def _optimizer(config: TrainingConfig) -> Any:
+    return make_optimizer(config, make_schedule(config, STEPS))
+
+
+def _step(loss: Callable[..., Any], state: TrainState, batch: Any, config: TrainingConfig) -> Lowered:
+    optimizer = _optimizer(config)
+    step = jax.jit(partial(update, loss=loss, optimizer=optimizer, micro_batches=1), donate_argnums=0)
+    return step.lower(state, batch)
+
+
+def sft_step(work: Workload) -> Lowered:
+    """An optimizer step of SFT."""
+    config = SFTConfig(max_length=work.length)
+    state = abstract_state(*work.language_model, _optimizer(config), work.mesh)
+    return _step(partial(cross_entropy, work.structure), state, work.texts(work.length), config)
+
+
+def reward_step(work: Workload) -> Lowered:
+    """An optimizer step of the reward model, with one pair in each row."""
+    config = RewardConfig(max_length=work.length)
+    state = abstract_state(*work.scalar_model, _optimizer(config), work.mesh)
+    loss = partial(
+        pair_loss, work.structure, centring=config.center_rewards_coefficient, label_smoothing=config.label_smoothing
+    )
+    pairs = PairBatch(work.texts(work.length), work.split_rows((1,)), work.split_rows((1,), bool))  # type: ignore[arg-type]
+    return _step(loss, state, pairs, config)
+
+
+def rollout(work: Workload) -> Lowered:
+    """Prompts read and replies sampled."""
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), work.batch))
+    return sample.lower(
+        work.structure, work.on_mesh(work.language_model), work.texts(work.length - work.response),
+        work.whole(keys.shape, keys.dtype),
+        vocabulary=VOCABULARY, config=SamplingConfig(max_new_tokens=work.response),
+    )  # fmt: skip
+
+
+def score(work: Workload) -> Lowered:
+    """Replies assessed by policy, reference, critic and reward model."""
+    language_model, scalar_model = work.on_mesh(work.language_model), work.on_mesh(work.scalar_model)
+    statistics = ScoreStatistics(work.whole(), work.whole())  # type: ignore[arg-type]
+    return assess.lower(
+        work.models, language_model, scalar_model, language_model, scalar_model,
+        work.texts(work.length - work.response), work.samples(), statistics, work.whole(), config=work.ppo(),
+    )  # fmt: skip
+
+
+def ppo_update(work: Workload) -> Lowered:
+    """An optimizer step of PPO on policy and critic."""
+    reply = partial(work.split_rows, (work.response,))
+    floats = [reply() for _ in range(4)]
+    batch = Rollout(work.texts(work.length), reply(bool), *floats)  # type: ignore[arg-type]
+    return _step(partial(ppo_loss, work.models, config=work.ppo()), work.ppo_state(), batch, work.ppo())

@@ -1,0 +1,153 @@
+"""Programs compiled for TPUs: what is counted by hand, what is read from a compiled program, and the compile itself."""
+
+import importlib.util
+import json
+from types import SimpleNamespace
+
+import jax
+import pytest
+
+from base_model.config import LayerSpec, ModelConfig, nano_1, nano_2, tiny
+from base_model.likelihood import cross_entropy
+from pipeline import cli, environment
+from pipeline.tpu import compiled
+from pipeline.tpu.costs import floor_seconds, forward_flops, seen_pairs
+from pipeline.tpu.programs import Workload
+from pipeline.tpu.topology import ANSWERS, CHIPS
+from training.sharding import make_mesh
+
+
+@pytest.fixture(autouse=True)
+def settings_of_jax():
+    """The command sets them for its process."""
+    names = ("jax_platforms", "jax_enable_compilation_cache")
+    before = {name: getattr(jax.config, name) for name in names}
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def workload(shape, *, devices=None, remat=False, length=32):
+    mesh = make_mesh(devices=jax.devices()[:1] if devices is None else devices)
+    return Workload(shape=shape, mesh=mesh, rows=2, length=length, response=8, dtype="bfloat16", remat=remat)
+
+
+@pytest.mark.parametrize(("length", "window"), [(7, None), (7, 3), (7, 7), (3, 9), (1, 1)])
+def test_pairs_are_those_of_a_loop(length, window):
+    seen = [query - key for query in range(length) for key in range(query + 1)]
+    assert seen_pairs(length, window) == sum(window is None or distance < window for distance in seen)
+
+
+def test_model_flops_are_those_of_the_traced_program():
+    # Wide, with few heads: what the formula leaves out (norms, the masked half of attention) is little.
+    layer = LayerSpec(heads=2, kv_heads=1, head_dim=16, mlp_dim=512)
+    shape = ModelConfig(vocab_size=1024, embed_dim=256, layers=(layer, layer), vision=tiny().vision)
+    work = workload(shape)
+    params, texts = work.language_model[0], work.texts(work.length)
+    loss = lambda params, texts: cross_entropy(work.structure, params, texts)["loss"][0]  # noqa: E731
+    traced = lambda function: jax.jit(function).lower(params, texts).cost_analysis()["flops"]  # noqa: E731
+    by_hand = forward_flops(shape, rows=2, length=32, logits=31, pictures=1)
+    assert 0.85 < by_hand / traced(loss) < 1.0
+    assert 0.85 < 3 * by_hand / traced(jax.grad(loss)) < 1.05
+
+
+@pytest.mark.parametrize(("shape", "count"), [(nano_1(), 1.79e9), (nano_2(), 3.25e9)])
+def test_presets_have_the_size_of_their_namesakes(shape, count):
+    leaves = jax.tree.leaves(workload(shape).language_model[0])
+    assert sum(leaf.size for leaf in leaves) == pytest.approx(count, rel=0.005)
+
+
+def test_the_floor_is_the_slower_of_computing_and_moving():
+    chip = CHIPS["v5e"]
+    assert floor_seconds(chip, flops=2 * 197e12, devices=2, moved=0) == pytest.approx(1)
+    assert floor_seconds(chip, flops=2 * 197e12, devices=2, moved=3 * 819e9) == pytest.approx(3)
+
+
+TEXT = """
+  %ag = bf16[16,8]{1,0} all-gather(bf16[1,8]{1,0} %x), dimensions={0}
+  ROOT %t = (f32[4,4]{1,0:T(8)S(1)}, f32[64,4]{1,0}) all-reduce-start(f32[4,4] %y), to_apply=%add
+  %d = f32[64,4]{1,0} all-reduce-done(%t)
+  %other = pred[9999]{0} fusion(%ag), calls=%all-gather
+  %p = s32[2]{0} collective-permute(s32[2]{0} %z)
+"""
+
+
+def test_collectives_are_counted_where_they_begin():
+    program = SimpleNamespace(as_text=lambda: TEXT)
+    assert compiled.collectives_of(program) == {"all-gather": 1, "all-reduce": 1, "collective-permute": 1}
+    assert compiled.largest_collective(program) == 64 * 4 * 4
+
+
+def failing(message):
+    def refuse():
+        raise RuntimeError(message)
+
+    return SimpleNamespace(compile=refuse, as_text=refuse)
+
+
+@pytest.mark.parametrize(
+    ("message", "wanted"),
+    [
+        ("RESOURCE_EXHAUSTED: total memory required for HLO temporaries (38.50G) exceeds available HBM", 38.5 * 2**30),
+        ("RESOURCE_EXHAUSTED: Used 20.25M of 15.75G hbm.", 20.25 * 2**20),
+        ("RESOURCE_EXHAUSTED: no more", 0),
+    ],
+)
+def test_a_program_that_does_not_fit_says_what_it_wanted(message, wanted):
+    assert compiled.compile_program(failing(message)) == compiled.OutOfMemory(wanted)
+
+
+def test_a_program_without_text_has_no_count():
+    assert compiled.collectives_of(failing("INTERNAL")) is None
+    assert compiled.largest_collective(failing("INTERNAL")) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["topology=h100:8"], "a topology is a chip (v4, v5e, v5p, v6e)"),
+        (["programs=sft,dpo"], "not 'dpo'"),
+        (["preset=huge"], "preset"),
+        (["length=4096"], "tiny reads up to 512 tokens"),
+        (["length=64", "response=64"], "response=64 is not possible"),
+        (["batch=0"], "batch is above 0"),
+        ([], "pip install -e '.[tpu]'"),
+    ],
+)
+def test_what_cannot_be_compiled_is_said_in_one_line(words, message, monkeypatch, capsys):
+    monkeypatch.setattr(environment, "prepare", lambda environ: None)
+    known = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "libtpu" else known(name))
+    assert cli.main(["tpu", "compile", *words]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err and captured.err.count("\n") == 1 and captured.out == ""
+
+
+@pytest.mark.parametrize("plugin", [False, True])
+def test_libtpu_without_a_tpu_is_left_alone(plugin, monkeypatch):
+    there = {"libtpu": True, "jax_plugins": plugin}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: there[name] or None)
+    monkeypatch.setattr(environment.Path, "glob", lambda path, pattern: iter(()))
+    environ = {"HOME": "/nowhere"}
+    environment.prepare(environ)
+    assert environ.get("JAX_PLATFORMS") == (None if plugin else "cpu")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed (the extra `tpu`)")
+def test_training_compiles_for_four_chips_and_is_shared_by_them(tmp_path, monkeypatch, capfd):
+    for name, answer in ANSWERS.items():
+        monkeypatch.setenv(name, answer)
+    monkeypatch.setattr(environment, "prepare", lambda environ: None)
+    figures = tmp_path / "figures.json"
+    words = ["topology=v5e:2x2", "programs=sft,ppo", "length=128", "batch=1", f"json={figures}"]
+    assert cli.main(["tpu", "compile", *words]) == 0
+    assert "a floor, not a forecast" in capfd.readouterr().out
+    found = {program["program"]: program for program in json.loads(figures.read_text())["programs"]}
+    one = sum(4 * leaf.size for leaf in jax.tree.leaves(workload(tiny()).language_model[0]))
+    for program, models in (("sft", 1), ("ppo", 2)):
+        assert found[program]["fits"] and found[program]["collectives"]
+        # A quarter of parameters and both moments on each device, and a little that is whole: norms, batch.
+        assert 0.25 < found[program]["arguments"] / (3 * models * one) < 0.29
+        # Single parameters are gathered, never all of them, let alone the optimizer.
+        assert found[program]["largest_collective"] < one / 2
