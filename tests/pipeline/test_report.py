@@ -5,15 +5,13 @@ import hashlib
 import json
 import re
 import shutil
-from dataclasses import replace
 from html.parser import HTMLParser
 
 import fake_run
 import pytest
 
-from pipeline.marks import number, ticks, typeset
-from pipeline.page import changes
-from pipeline.page.record import RunRecord, StageRecord, read_run, visible
+from pipeline.marks import number, ticks
+from pipeline.page.record import read_run, visible
 from pipeline.page.samples import gallery
 from pipeline.plots import Group, Row, Series, curves, forest, histogram, reliability
 from pipeline.report import draw_report, sections
@@ -272,45 +270,6 @@ def test_visible():
 def test_number(value, text):
     """Small ones with digits, large ones without, a true minus."""
     assert number(value) == text
-
-
-def test_typeset():
-    """True minus signs before numbers only, no break before a per cent, digests cut."""
-    assert typeset("from -0.5 (-3 %), -.2: 1.9e-06") == "from −0.5 (−3\u00a0%), −.2: 1.9e−06"
-    assert typeset("own-toxic-16, k1-k3, 2026-01-02, out=a-1") == "own-toxic-16, k1-k3, 2026-01-02, out=a-1"
-    assert typeset(f"sha256:{'a' * 64}, pinned") == f"sha256:{'a' * 12}…, pinned"
-
-
-@pytest.mark.parametrize(
-    ("estimate", "low", "high", "better", "outcome", "clause"),
-    [
-        (0.5, 0.1, 0.9, "up", "pass", "x rose by 0.500 unit"),
-        (-0.5, -0.9, -0.1, "up", "fail", "x fell by 0.500 unit"),
-        (-0.5, -0.9, -0.1, "down", "pass", "x fell by 0.500 unit"),
-        (0.5, 0.1, 0.9, "down", "fail", "x rose by 0.500 unit"),
-        (0.5, -0.1, 0.9, "up", "none", "x did not change measurably"),
-        (0.5, 0.0, 0.9, "up", "none", "x did not change measurably"),
-    ],
-)
-def test_changes_are_called_better_only_if_they_are(run, estimate, low, high, better, outcome, clause):
-    """By their interval, and by which way is better."""
-    found = {"name": "x", "unit": "unit", "estimate": estimate, "low": low, "high": high, "better": better}
-    record = replace(read_run(run), summary={"changes": [found]})
-    (change,) = changes.changes(record)
-    assert (change.outcome, change.clause) == (outcome, clause)
-    assert changes.answer([change, change]) == f"From SFT to PPO, {clause} and {clause}."
-
-
-@pytest.mark.parametrize(("after", "said"), [(2.0, "shorter"), (9.9, "as long as before"), (20.0, "longer")])
-def test_the_length_of_replies_is_said_beside_the_changes(after, said):
-    """A fall of toxicity can be one of length."""
-    stages = [StageRecord(name=name, gate={"utility": {"all": {"mean_words": words}}})
-              for name, words in (("sft", 10.0), ("ppo", after))]  # fmt: skip
-    record = RunRecord(name="r", root="/r", stages=tuple(stages), summary=None, config_text="", config={}, events=[],
-                       ledger_problem=None, notes=[])  # fmt: skip
-    sentence = changes.lengths(record)
-    assert said in sentence and f"10.0 words on average before PPO, {after:.1f} after" in sentence
-    assert changes.lengths(replace(record, stages=record.stages[:1])) == ""
 
 
 def test_ticks_are_round_and_inside():

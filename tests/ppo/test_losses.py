@@ -177,6 +177,19 @@ def test_replay_of_a_recorded_run(golden, tolerance, run):
         np.testing.assert_allclose(clip, logged[f"{part[:3] if part == 'value' else part}/clipfrac_avg"], rtol=1e-6)
 
 
+def test_aggregations_equal_a_naive_reference(x64):
+    rows = [[NEW[b, t] for t in range(6) if MASK[b, t]] for b in range(4)]
+    rows = [row for row in rows if row]
+    expected = {
+        "token_mean": sum(map(sum, rows)) / sum(map(len, rows)),
+        "sequence_mean_token_mean": sum(sum(row) / len(row) for row in rows) / len(rows),
+        "sequence_mean_token_sum": sum(map(sum, rows)) / len(rows),
+        "sequence_mean_token_sum_norm": sum(sum(row) / 6 for row in rows) / len(rows),
+    }
+    for aggregation, value in expected.items():
+        np.testing.assert_allclose(aggregate_jit(NEW, MASK, aggregation=aggregation), value, rtol=1e-12)
+
+
 def test_policy_loss_equals_a_naive_reference(x64):
     total, clipped, stopped, ratios = 0.0, 0, 0, []
     for b, t in zip(*np.nonzero(MASK), strict=True):

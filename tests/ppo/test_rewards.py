@@ -166,6 +166,38 @@ def test_whitened_rewards_keep_their_mean(x64):
     assert not whitened[~MASK].any()
 
 
+def test_jit_equals_eager(x64):
+    """But for token rewards: see above."""
+    scores, has_eos, kl, mask = jnp.asarray(SCORES), jnp.arange(4) % 2 == 0, jnp.asarray(KL), jnp.asarray(MASK)
+    tokens = jnp.asarray(RNG.integers(0, 6, (4, 6)))
+    for function, inputs in (
+        (partial(truncate_at_eos, eos_id=2, pad_id=1), (tokens,)),
+        (score_index, (mask,)),
+        (partial(score_index, score_position="after_last"), (mask,)),
+        (partial(normalise_scores, mean=0.3, std=1.7), (scores,)),
+        (replace_missing_eos, (scores, has_eos)),
+        (partial(penalise_missing_eos, penalty=0.5), (scores, has_eos)),
+        (whiten_rewards, (kl, mask)),
+    ):
+        pairs = zip(jax.tree.leaves(jax.jit(function)(*inputs)), jax.tree.leaves(function(*inputs)), strict=True)
+        for jitted, eager in pairs:
+            np.testing.assert_allclose(jitted, eager, rtol=1e-12, atol=1e-14)
+
+
+def test_gradients_by_scores_and_rewards_are_finite(x64):
+    """What stands on padding or in an unfinished reply, NaN included, reaches no gradient."""
+    dirty, has_eos = np.where(np.arange(4) == 3, np.nan, SCORES), np.arange(4) < 3
+
+    def total(scores, rewards):
+        kept = replace_missing_eos(normalise_scores(scores, mean=0.3, std=1.7), jnp.asarray(has_eos))
+        fined = penalise_missing_eos(jnp.where(jnp.asarray(has_eos), scores, 0), jnp.asarray(has_eos), penalty=0.5)
+        return jnp.sum(kept + fined) + jnp.sum(jnp.square(whiten_rewards(rewards, jnp.asarray(MASK))))
+
+    by_score, by_reward = jax.jit(jax.grad(total, argnums=(0, 1)))(dirty, np.where(MASK, KL, np.nan))
+    np.testing.assert_allclose(by_score, [1 / 1.7 + 1] * 3 + [0], rtol=1e-12)
+    assert np.isfinite(by_reward).all() and not np.asarray(by_reward)[~MASK].any()
+
+
 def test_bad_options_are_refused():
     with pytest.raises(ValueError, match="pad_id must differ from eos_id"):
         truncate_at_eos(jnp.zeros((1, 2), int), eos_id=2, pad_id=2)
