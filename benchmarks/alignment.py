@@ -80,6 +80,7 @@ def measure(pipeline, data: Path, runs: Path) -> dict:
     from safety.prompts import load_prompts, packaged_prompts, select
     from safety.scorer import LexicalScorer
     from training.dataset import read_rows
+    from training.digest import folder_digest
     from training.metrics import read_metrics
 
     files, config = pipeline.data(), pipeline.config
@@ -104,7 +105,8 @@ def measure(pipeline, data: Path, runs: Path) -> dict:
             ).rewards  # fmt: skip
         pictures[stage] = picture_exact_match(model, questions)
         for name, prompts in (("own", own), ("rtp", rtp)):
-            samples = draw_samples(model, prompts, policy, f"{stage} {name} prompts")
+            kept = runs / "samples" / f"{name}-{folder_digest(pipeline.checkpoint(stage))[7:23]}.json"
+            samples = draw_samples(model, prompts, policy, kept, label=f"{stage} {name} prompts")
             for judge_name, scorer in (("lexical", lexical), ("learned", learned)):
                 rated[stage, name, judge_name] = score_samples(samples, prompts, scorer, policy)
             if name == "own":
@@ -152,10 +154,15 @@ def measure(pipeline, data: Path, runs: Path) -> dict:
     }
 
 
-def draw_samples(model, prompts, policy, label: str) -> list[list[str]]:
+def draw_samples(model, prompts, policy, kept: Path, *, label: str) -> list[list[str]]:
+    """Replies to the prompts; kept by the checkpoint's digest, for the seeds share one base."""
     from pipeline.gates import gate_sampler
 
-    return gate_sampler(model, label)([prompt.text for prompt in prompts], policy.sampling)
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        samples = gate_sampler(model, label)([prompt.text for prompt in prompts], policy.sampling)
+        kept.write_text(json.dumps(samples), encoding="utf-8")
+    return json.loads(kept.read_text(encoding="utf-8"))
 
 
 def outcome(pipeline, stage: str) -> str:

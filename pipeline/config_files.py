@@ -47,10 +47,7 @@ def alignment() -> Run:
         reward_gate="quickstart",
         sft=Quickstart().sft,
         reward=replace(Quickstart().reward, max_steps=200),
-        ppo=replace(
-            Quickstart().ppo, total_episodes=1792, kl_coef=0.06, kl_target=4.0, kl_horizon=500.0, entropy_coef=0.012,
-            save_steps=4,
-        ),  # fmt: skip
+        ppo=replace(Quickstart().ppo, total_episodes=2432, kl_coef=0.055, entropy_coef=0.015, save_steps=4),
     )
 
 
