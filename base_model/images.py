@@ -55,7 +55,8 @@ def _decode(value: bytes | Path, name: str) -> UInt8[np.ndarray, "H W 3"]:
     except FileNotFoundError as error:
         raise BadInput(f"the image {value} does not exist") from error
     except Exception as error:  # Pillow's decoders raise whatever their arithmetic stumbles over
-        raise BadInput(f"the image {name} cannot be decoded: {error}") from error
+        reason = getattr(error, "strerror", None) or error  # without the path, which a row may have made very long
+        raise BadInput(f"the image {name:.80} cannot be decoded: {reason}") from error
 
 
 def _rgb(image: Image.Image, name: str) -> UInt8[np.ndarray, "H W 3"]:
