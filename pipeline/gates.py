@@ -75,14 +75,14 @@ def reward_evidence(
     # Short texts, so that they share a width alone and are padded to several times their length beside the longest one.
     some = sorted(texts, key=len)[:32]
     alone = score(model, some, batch_size=1)
-    wide = score(model, [*some, max([*texts, *replies], key=len)], batch_size=len(some) + 1)[:-1]
+    wide = score(model, [*some, max([*texts, *replies], key=len)])[:-1]
     return RewardEvidence(
         less_toxic_preferred=scores[: len(pairs)] > scores[len(pairs) :],
         rewards=rewards,
         toxicity=np.array([line["scores"][label] for line in lines], np.float64),
         lengths=np.array([[len(reply.split()) for reply in line["samples"]] for line in lines], np.float64),
         padding_difference=float(np.abs(wide - alone).max()),
-        batch_difference=float(np.abs(score(model, some, batch_size=16) - alone).max()),
+        batch_difference=float(np.abs(score(model, some) - alone).max()),
         reward_fingerprint=model.fingerprint,
         policy_fingerprint=policy.fingerprint,
         scorer=scorer.identity,

@@ -66,7 +66,8 @@ def score(model: LanguageModel, examples: Sequence[Example], *, batch_size: int 
     structure = structure_of(model.config, model.tokenizer)
     order = np.argsort([len(example) for example in examples], kind="stable")
     scores = np.zeros(len(examples))
-    images = max((len(example.images) for example in examples), default=0)
+    # A model that sees gets a blank picture even where there is none: each further shape would be compiled.
+    images = max([int(model.config.vision is not None), *(len(example.images) for example in examples)])
     for first in range(0, len(order), batch_size):
         chosen = order[first : first + batch_size]
         width = bucket(max(len(examples[i]) for i in chosen))

@@ -86,7 +86,7 @@ class SFTTrainer:
             config=args,
             label="SFT",
             identity=(digest(self._examples), content_digest(self.model.params)),
-            evaluate=self._figures if self._held_out else None,
+            evaluate=self._figures if self._held_out and args.eval_steps else None,
         )
         self.model = self.model.with_params(state.params)
         return self.evaluate()
