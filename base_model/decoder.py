@@ -1,7 +1,7 @@
 """The multimodal decoder: embedder, blocks, soft tokens in their places, tied head."""
 
 import itertools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -159,7 +159,7 @@ class Decoder(nnx.Module):
         for _, alike in itertools.groupby(self.blocks, key=lambda block: block.attention.spec):
             structures, states = zip(*(nnx.split(block) for block in alike), strict=True)
 
-            def layer(x: Array, state: nnx.State, structure: nnx.GraphDef = structures[0]) -> tuple[Array, None]:
+            def layer(x: Array, state: Any, structure: nnx.GraphDef = structures[0]) -> tuple[Array, None]:
                 block = nnx.merge(structure, state)
                 return block(self._by_rows(x), positions, queries, keys, None, jnp.int32(0))[0], None
 
