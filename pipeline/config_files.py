@@ -45,7 +45,7 @@ def alignment() -> Run:
         out="runs/alignment",
         gate="quickstart",
         reward_gate="quickstart",
-        sft=Quickstart().sft,
+        sft=replace(Quickstart().sft, max_steps=60),
         reward=replace(Quickstart().reward, max_steps=200),
         ppo=replace(Quickstart().ppo, total_episodes=2432, kl_coef=0.055, entropy_coef=0.015, save_steps=4),
     )
