@@ -31,7 +31,8 @@ class Quickstart(Run):
     ppo: PPOConfig = field(
         default_factory=lambda: PPOConfig(
             total_episodes=1408, learning_rate=5e-4, kl_coef=0.055, entropy_coef=0.015, response_length=24,
-            num_ppo_epochs=2, max_prompt_length=64, per_device_train_batch_size=32, gradient_accumulation_steps=2, on_bad_row="skip",
+            num_ppo_epochs=2, max_prompt_length=64, per_device_train_batch_size=32, gradient_accumulation_steps=2,
+            on_bad_row="skip",
         )
     )  # fmt: skip
 
