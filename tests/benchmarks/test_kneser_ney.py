@@ -1,5 +1,6 @@
 """Modified Kneser-Ney against dicts that follow the formula word by word."""
 
+import random
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -115,3 +116,26 @@ def test_too_long_ngrams_are_refused():
         KneserNey.train(examples(), order=6, vocab_size=4096)
     with pytest.raises(ValueError, match="no example has 17 tokens"):
         KneserNey.train(examples(), order=17, vocab_size=4)
+
+
+def sentences(count=600):
+    """Ids 1 to 12 between 0, where a sentence begins, and 13, where it ends; always the same."""
+    choose, rows = random.Random(0), []
+    for _ in range(count):
+        tokens = [0, 1 + int(12 * choose.random() ** 2)]
+        while choose.random() < 0.85:
+            near = int(5 * choose.random() ** 2)
+            tokens.append(1 + (3 * tokens[-1] + 5 * tokens[-2] + near) % 12)
+        rows.append(Example(tokens=np.array([*tokens, 13], np.int32), learn=np.ones(len(tokens) + 1, bool)))
+    return rows
+
+
+# KenLM (lmplz -o 3 --discount_fallback): log10 of the last sentences, each with its end.
+KENLM = (-18.416462, -3.810157, -7.90395, -3.171902, -10.843513)
+
+
+def test_agrees_with_another_implementation():
+    rows = sentences()
+    model = KneserNey.train(rows[:-5], order=3, vocab_size=VOCABULARY)
+    found = [np.log10(model.probabilities([row])).sum() for row in rows[-5:]]
+    np.testing.assert_allclose(found, KENLM, atol=1e-5)
