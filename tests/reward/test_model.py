@@ -1,5 +1,7 @@
 """Where a score is read, and that neither padding nor company changes it."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from base_model.batch import pack, pad_left
 from reward.losses import bradley_terry_loss
 from reward.model import initial_params, score, score_batch, segment_scores
 from reward.train import PairBatch, pair_loss
+from training.step import accumulate
 
 TOLERANCE = 1e-5
 
@@ -68,6 +71,37 @@ def test_segment_scores_by_hand():
     segments = jnp.array([[1, 1, 2, 2, 2, 0], [0, 0, 1, 3, 3, 3]])
     found = jax.jit(segment_scores, static_argnums=2)(values, segments, 4)
     np.testing.assert_array_equal(found, [[1, 4, 0, 0], [8, 0, 11, 0]])
+
+
+def test_segment_scores_equal_a_loop_jitted_or_not_with_gradients_of_what_is_read_alone():
+    rng = np.random.default_rng(0)
+    values, segments = rng.normal(size=(3, 9)).astype(np.float32), np.sort(rng.integers(1, 5, (3, 9)), axis=1)
+    segments[:, -2:] = 0
+    expected, read = np.zeros((3, 4)), np.zeros((3, 9))
+    for row in range(3):
+        for segment in range(1, 5):
+            places = [place for place in range(9) if segments[row, place] == segment]
+            if places:
+                expected[row, segment - 1] = values[row, places[-1]]
+                read[row, places[-1]] = 1
+    function = lambda values: segment_scores(values, jnp.asarray(segments), 4)  # noqa: E731
+    np.testing.assert_allclose(function(jnp.asarray(values)), expected, rtol=1e-6)
+    np.testing.assert_array_equal(jax.jit(function)(values), function(jnp.asarray(values)))
+    np.testing.assert_array_equal(jax.jit(jax.grad(lambda values: function(values).sum()))(values), read)
+
+
+def test_micro_batches_of_packed_pairs_with_pictures_equal_the_big_batch(model, small, examples):
+    """Rows with different numbers of pairs and pictures, cut into parts."""
+    rows = pack([examples[:4], examples[4:], examples[2:4], examples[:2]], 180, model.config, images=5)
+    real = np.array([[True, True], [True, False], [True, False], [True, False]])
+    batch = PairBatch(rows, np.where(real, 0.3, 9.0).astype(np.float32), real)
+    loss = partial(pair_loss, small, centring=0.1, label_smoothing=0.1)
+    run = jax.jit(partial(accumulate, loss), static_argnames="micro_batches")
+    (whole, totals), (parts, part_totals) = (run(model.params, batch, micro_batches=n) for n in (1, 2))
+    size = lambda tree: np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(tree)))  # noqa: E731
+    assert size(jax.tree.map(np.subtract, jax.device_get(parts), jax.device_get(whole))) < 1e-6 * size(whole)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), part_totals, totals)
+    assert totals["loss"][1] == 5 and size(whole) > 0.1
 
 
 def test_a_fresh_head_is_small_and_centred(tiny_model):
