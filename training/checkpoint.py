@@ -17,7 +17,8 @@ import orbax.checkpoint as ocp
 from training.errors import BadInput
 from training.files import write_whole
 
-logging.getLogger("absl").setLevel(logging.ERROR)
+# What orbax logs as an error it raises too, and a log of it would be a stack trace beside the one line.
+logging.getLogger("absl").setLevel(logging.CRITICAL)
 # Orbax reads arrays in asyncio tasks and forgets those beside the one that failed, which asyncio then reports at exit.
 logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
