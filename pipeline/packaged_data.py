@@ -118,17 +118,20 @@ def finetuning(material: Material, rng: np.random.Generator) -> dict[str, Rows]:
 
 
 def preferences(material: Material, known: set[str], rng: np.random.Generator) -> dict[str, Rows]:
-    """Pairs of all four sources; `known` are keys of contexts that the held-out pairs must not have."""
+    """Pairs of all five sources; `known` are keys of contexts that the held-out pairs must not have."""
     files = {}
     for name, split, pictured, counts in (
-        ("preferences", "train", "train", (3000, 4000, 3500)),
-        ("preferences_heldout", "heldout", "test", (400, 400, 320)),
+        ("preferences", "train", "train", (3000, 4000, 3500, 1000)),
+        ("preferences_heldout", "heldout", "test", (400, 400, 320, 100)),
     ):
         chat = material.conversations[split]
-        avoided = known if split == "heldout" else set()
+        learned = files.get("preferences", [])  # empty while the training split is made
+        used = {talk.key(*(str(message["content"]) for message in row["prompt"])) for row in learned}
+        avoided = known | used if split == "heldout" else set()
         rows = preference_pairs.rated(chat) + preference_pairs.relevance(chat, counts[0], avoided, rng)
         rows += preference_pairs.toxicity(chat, counts[1], avoided, rng)
         rows += preference_pairs.picture(material.asked[pictured], counts[2], rng)
+        rows += preference_pairs.off_topic(material.asked[pictured], chat, counts[3], rng)
         files[name] = shuffled(rows, rng)
     return files
 

@@ -14,6 +14,9 @@ long; up to 40 % of the contexts are hostile themselves. Toxic means lexically t
 `picture` (constructed): the right answer to a question about a picture against a wrong one, always in mirrored pairs:
 for two pictures with different answers each answer is chosen once and rejected once, so a model that does not see the
 picture is right exactly half of the time.
+
+`off-topic` (constructed): the right answer to a question about a picture against a short clean line of a conversation.
+It can be told without seeing the picture. Without such pairs nothing says that "nice!" is no answer, and PPO finds out.
 """
 
 import re
@@ -176,3 +179,24 @@ def picture(asked: list[Question], count: int, rng: np.random.Generator) -> list
             prompt = [picture_turn(right.picture, right.question)]
             rows.append(row(prompt, right.answer, wrong.answer, "picture", pair=len(used)))
     return rows
+
+
+def off_topic(
+    asked: list[Question], conversations: list[Conversation], count: int, rng: np.random.Generator
+) -> list[dict]:
+    """At most `count` right answers about pictures, each against a line of at most four words said elsewhere."""
+    answers = {question.answer for question in asked}
+    lines = sorted(
+        turn.text
+        for conversation in conversations
+        for turn in conversation.turns
+        if turn.toxicity <= CLEAN and len(turn.text.split()) <= 4 and turn.text.casefold() not in answers
+    )
+    if not lines:
+        return []
+    chosen = [asked[i] for i in rng.permutation(len(asked))[:count]]
+    said = [lines[i] for i in rng.integers(len(lines), size=len(chosen))]
+    return [
+        row([picture_turn(question.picture, question.question)], question.answer, line, "off-topic")
+        for question, line in zip(chosen, said, strict=True)
+    ]

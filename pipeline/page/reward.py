@@ -11,6 +11,7 @@ ORIGINS = {
     "relevance": "constructed: the reply that was given against one from elsewhere",
     "toxicity": "constructed: the reply that was given against a toxic message from elsewhere",
     "picture": "constructed: the right answer about a picture against a wrong one, mirrored",
+    "off-topic": "constructed: the right answer about a picture against a short line from elsewhere",
 }
 
 

@@ -215,6 +215,21 @@ def test_picture_pairs_are_mirrored_and_right(written, name, split):
         assert (a, b) == (d, c)
 
 
+@pytest.mark.parametrize(
+    ("name", "split", "count"), [("preferences", "train", 1000), ("preferences_heldout", "test", 100)]
+)
+def test_off_topic_pairs_prefer_the_right_answer_to_small_talk(written, name, split, count):
+    _, material, rows = written
+    right = {(q.picture, q.question): q.answer for q in material.asked[split]}
+    found = [row for row in rows[name] if row["source"] == "off-topic"]
+    assert len(found) == count
+    for row in found:
+        (picture,), (question,) = images(row["prompt"]), texts(row["prompt"])
+        assert right[picture, question] == row["chosen"][0]["content"]
+        assert len(row["rejected"][0]["content"].split()) <= 4
+    assert len({row["rejected"][0]["content"] for row in found}) > count / 4, "many different lines"
+
+
 def test_prompts_have_their_shares_and_pictures_their_answers(written):
     _, _, rows = written
     for name in ("ppo_prompts", "evaluation_prompts"):
