@@ -82,14 +82,22 @@ def child(out: Path) -> None:
 
 def draw() -> None:
     """Puts the figures into docs/results.md."""
-    runs = result.read("quickstart")["runs"]
+    for name, text in tables(result.read("quickstart")).items():
+        result.fill(ROOT / "docs" / "results.md", name, text)
+
+
+def tables(figures: dict) -> dict[str, str]:
+    """The table by the name of its place."""
+    runs = figures["runs"]
     rows = [
         [name, *(f"{run['parts'][name][what]:.0f}" for run in runs.values() for what in ("seconds", "compile"))]
         for name in runs["first"]["parts"]
     ]
     rows.append(["the whole process", *(text for run in runs.values() for text in (f"{run['seconds']:.0f}", ""))])
+    peaks = [f"{run['peak_memory_bytes'] / 2**30:.1f} GiB" for run in runs.values()]
+    rows.append(["peak memory", *(text for peak in peaks for text in (peak, ""))])
     header = ["seconds", "first run", "of it compiling", "second run", "of it compiling"]
-    result.fill(ROOT / "docs" / "results.md", "quickstart", result.table(header, rows))
+    return {"quickstart": result.table(header, rows)}
 
 
 if __name__ == "__main__":

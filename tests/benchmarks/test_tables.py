@@ -1,0 +1,30 @@
+"""The tables of docs/results.md are those that the recorded measurements give."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import quickstart
+from benchmarks.parts import alignment_tables, result
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "results.md"
+
+
+@pytest.mark.parametrize(
+    ("name", "tables"), [("quickstart", quickstart.tables), ("alignment", alignment_tables.tables)]
+)
+def test_tables_show_the_last_measurement(name, tables):
+    if not (result.RESULTS / f"{name}.json").exists():
+        assert f"<!-- {name} -->\nNot measured yet.\n" in DOCUMENT.read_text(encoding="utf-8")
+        return
+    for place, text in tables(result.read(name)).items():
+        assert f"<!-- {place} -->\n{text}\n<!-- end of {place} -->" in DOCUMENT.read_text(encoding="utf-8")
+
+
+def test_a_table_goes_between_its_marks(tmp_path):
+    document = tmp_path / "results.md"
+    document.write_text("before\n<!-- a -->\nold\n<!-- end of a -->\nafter\n")
+    result.fill(document, "a", result.table(["x"], [["1"]]))
+    assert document.read_text() == "before\n<!-- a -->\n| x |\n| --- |\n| 1 |\n<!-- end of a -->\nafter\n"
+    with pytest.raises(ValueError, match="has no place for b"):
+        result.fill(document, "b", "")
