@@ -25,7 +25,7 @@ class Pair:
         rejected: prompt and the other reply.
         margin: by how much the chosen one should lead.
         source: where the pair comes from, for figures by source.
-        modality: "image" when the prompt has a picture, else "text".
+        modality: what decides between the two: the row's own word, or "image" when the prompt has a picture, else "text".
     """
 
     chosen: Example
@@ -86,7 +86,7 @@ def preference_pairs(
             rejected=rejected,
             margin=float(margin or 0),
             source=str(row.values.get("source", "unnamed")),
-            modality="image" if chosen.images else "text",
+            modality=str(row.values.get("modality") or ("image" if chosen.images else "text")),
         )
 
     return convert_rows(rows, convert, on_bad_row=on_bad_row)
