@@ -182,8 +182,9 @@ def _read_description(folder: Path) -> dict[str, Any]:
         raise BadInput(f"{folder}/config.json holds what no JSON is: {error}") from error
     if digest is not None and digest != found:
         raise BadInput(f"{folder}/config.json has been changed or damaged since it was written")
-    if not isinstance(description.get("statistics", {}), dict):
-        raise BadInput(f"{folder}/config.json: statistics are an object, not {description['statistics']!r:.40}")
+    for name in ("model", "statistics"):
+        if not isinstance(description.get(name, {}), dict):
+            raise BadInput(f"{folder}/config.json: {name} is an object, not {description[name]!r:.40}")
     return description
 
 
