@@ -25,7 +25,7 @@ class Pair:
         rejected: prompt and the other reply.
         margin: by how much the chosen one should lead.
         source: where the pair comes from, for figures by source.
-        modality: what decides between the two: the row's own word, or "image" when the prompt has a picture, else "text".
+        modality: what decides the pair: the row's own word, or "image" when the prompt has a picture, else "text".
     """
 
     chosen: Example
