@@ -73,3 +73,19 @@ def write(folder: Path, model) -> Path:
     path = folder / "run.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False))
     return path
+
+
+def pretrain(folder: str, out: str) -> None:
+    """Pretrains a model of the base's shape on the pictures, each answer often enough for the encoder's warm-up."""
+    from base_model.pretrain import PretrainConfig
+    from base_model.pretrain import pretrain as run
+
+    root = Path(folder)
+    base = checkpoint.load(root / "base")
+    data = root / "data" / "pretrain.jsonl"
+    if not data.exists():
+        data.write_text((root / "data" / "picture_questions.jsonl").read_text() * 100)
+    config = PretrainConfig(
+        output_dir=out, max_steps=4, max_length=64, per_device_train_batch_size=2, vision_warmup_steps=3, save_steps=1
+    )
+    run(config, base.config, base.tokenizer, data=data, held_out_data=root / "data" / "sft.jsonl")

@@ -88,14 +88,15 @@ def compile(config: TpuCompile) -> None:
         f"{work.batch} rows of {length} tokens, replies of {response}",
         flush=True,
     )
+    options = {"topology": config.topology, "preset": config.preset, "length": length, "response": response}
+    options |= {"batch": config.batch, "mesh": dict(mesh.shape), "matmul_dtype": config.matmul_dtype}
+    options |= {"gradient_checkpointing": config.gradient_checkpointing, "libtpu": metadata.version("libtpu")}
     findings = []
     for name in names:
         findings.append(examine(name, work, chip_of(config.topology)))
         print(described(findings[-1]), flush=True)
+        if config.json:  # after each: the next may take long, and be stopped
+            content = json.dumps({**options, "programs": as_json(findings)}, indent=1)
+            Path(config.json).write_text(content + "\n", encoding="utf-8")
     if config.json:
-        options = {"topology": config.topology, "preset": config.preset, "length": length, "response": response}
-        options |= {"batch": config.batch, "mesh": dict(mesh.shape), "matmul_dtype": config.matmul_dtype}
-        options |= {"gradient_checkpointing": config.gradient_checkpointing, "libtpu": metadata.version("libtpu")}
-        content = json.dumps({**options, "programs": as_json(findings)}, indent=1)
-        Path(config.json).write_text(content + "\n", encoding="utf-8")
         print(f"Figures: {config.json}")

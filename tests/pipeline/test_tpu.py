@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import jax
@@ -13,14 +14,16 @@ from pipeline import cli, environment
 from pipeline.tpu import compiled
 from pipeline.tpu.costs import floor_seconds, forward_flops, seen_pairs
 from pipeline.tpu.programs import Workload
-from pipeline.tpu.topology import ANSWERS, CHIPS
+from pipeline.tpu.report import PROGRAMS, as_json, described, examine
+from pipeline.tpu.topology import ANSWERS, CHIPS, chip_of, devices_of
 from training.sharding import make_mesh
 
 
 @pytest.fixture(autouse=True)
 def settings_of_jax():
     """The command sets them for its process."""
-    names = ("jax_platforms", "jax_enable_compilation_cache")
+    names = ["jax_platforms", "jax_enable_compilation_cache"]
+    names += ["jax_exec_time_optimization_effort", "jax_memory_fitting_effort"]
     before = {name: getattr(jax.config, name) for name in names}
     yield
     for name, value in before.items():
@@ -133,21 +136,42 @@ def test_libtpu_without_a_tpu_is_left_alone(plugin, monkeypatch):
     assert environ.get("JAX_PLATFORMS") == (None if plugin else "cpu")
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed (the extra `tpu`)")
-def test_training_compiles_for_four_chips_and_is_shared_by_them(tmp_path, monkeypatch, capfd):
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_every_program_can_be_traced_and_says_what_lies_beside_it(name):
+    work = workload(replace(tiny(), layers=tiny().layers[:1]))
+    PROGRAMS[name].lower(work)
+    model = 4 * sum(leaf.size for leaf in jax.tree.leaves(work.language_model[0]))
+    # Of policy and critic with two moments each, reference and reward model: what the program itself does not take.
+    beside = {"sft": 0, "reward": 0, "rollout": 7, "score": 4, "ppo": 2}[name]
+    assert PROGRAMS[name].beside(work) == pytest.approx(beside * model, rel=0.01)
+    assert PROGRAMS[name].flops(work) > 0
+
+
+@pytest.fixture
+def four_chips(monkeypatch):
+    """Devices of four connected chips, and a compiler that does not try hard."""
     for name, answer in ANSWERS.items():
         monkeypatch.setenv(name, answer)
-    monkeypatch.setattr(environment, "prepare", lambda environ: None)
-    figures = tmp_path / "figures.json"
-    words = ["topology=v5e:2x2", "programs=sft,ppo", "length=128", "batch=1", f"json={figures}"]
-    assert cli.main(["tpu", "compile", *words]) == 0
-    assert "a floor, not a forecast" in capfd.readouterr().out
-    found = {program["program"]: program for program in json.loads(figures.read_text())["programs"]}
-    one = sum(4 * leaf.size for leaf in jax.tree.leaves(workload(tiny()).language_model[0]))
-    for program, models in (("sft", 1), ("ppo", 2)):
-        assert found[program]["fits"] and found[program]["collectives"]
+    for name in ("jax_exec_time_optimization_effort", "jax_memory_fitting_effort"):
+        jax.config.update(name, -1.0)
+    jax.config.update("jax_enable_compilation_cache", False)
+    return devices_of("v5e:2x2")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed (the extra `tpu`)")
+def test_training_compiles_for_four_chips_that_share_it(four_chips):
+    # One layer of the tiny model: all of it takes minutes.
+    shape = replace(tiny(), layers=tiny().layers[:1], vision=None)
+    work, chip = workload(shape, devices=four_chips, length=128), chip_of("v5e:2x2")
+    leaves = jax.tree.leaves(work.language_model[0])
+    model, largest = 4 * sum(leaf.size for leaf in leaves), 4 * max(leaf.size for leaf in leaves)
+    for name, models in (("sft", 1), ("ppo", 2)):
+        found = examine(name, work, chip)
+        assert found.fits and found.collectives and found.largest_collective is not None and found.arguments is not None
         # A quarter of parameters and both moments on each device, and a little that is whole: norms, batch.
-        assert 0.25 < found[program]["arguments"] / (3 * models * one) < 0.29
-        # Single parameters are gathered, never all of them, let alone the optimizer.
-        assert found[program]["largest_collective"] < one / 2
+        assert 0.25 < found.arguments / (3 * models * model) < 0.29
+        # One parameter is gathered at a time, never all of them, let alone the optimizer.
+        assert 0 < found.largest_collective <= largest
+        assert "a floor, not a forecast" in described(found)
+        assert json.loads(json.dumps(as_json([found])))[0]["peak"] == found.peak > found.arguments
