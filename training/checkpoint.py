@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.sharding import SingleDeviceSharding
 
 from training.errors import BadInput
 from training.files import write_whole
@@ -99,11 +100,14 @@ def save_params(folder: Path, params: Any) -> None:
 
 
 def restore_params(folder: Path, like: Any) -> Any:
-    """Reads parameters with the shapes, dtypes and shardings of `like`.
+    """Reads parameters with the shapes and dtypes of `like` to one device, whatever mesh wrote them.
 
     Raises:
         BadInput: when the folder is damaged, incomplete, or of another model.
     """
+    # Without a sharding orbax asks for the very devices that the parameters were saved from.
+    here = SingleDeviceSharding(jax.local_devices()[0])
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like)
     with ocp.StandardCheckpointer() as checkpointer:
         return _read(
             lambda: checkpointer.restore(folder.absolute(), like),

@@ -1,13 +1,7 @@
 """PPO runs on a model of one layer: the first minibatch, what stays frozen, resuming, and that it learns."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +11,6 @@ from flax import nnx
 from tiny_world import Killed, compiled_once, killed_at, one_layer, prompt_rows, scalar
 
 import ppo.worker
-from base_model import checkpoint
 from base_model.checkpoint import structure_of
 from base_model.tokenizer import Tokenizer
 from ppo.config import PPOConfig
@@ -36,9 +29,8 @@ OPTIONS = PPOConfig(
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled(tmp_path_factory):
-    folder = tmp_path_factory.getbasetemp() / "compiled"
-    with compiled_once(folder):
-        yield folder
+    with compiled_once(tmp_path_factory.getbasetemp() / "compiled"):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -136,55 +128,6 @@ def test_the_same_seed_gives_the_same_bytes_and_a_kill_changes_nothing(whole, st
     assert trainer.train() == whole[1]
     assert (here / "out" / "metrics.jsonl").read_text() == whole[2]
     assert content_digest(trainer.model.params) == content_digest(whole[0].model.params)
-
-
-SCRIPT = """
-import sys, time
-sys.path[:0] = {path!r}
-from tiny_world import compiled_once
-from ppo.config import PPOConfig
-from ppo.train import PPOTrainer
-import ppo.worker
-real, calls = ppo.worker.assess, []
-def slow(*a, **k):
-    calls.append(1)
-    if len(calls) == 4:
-        print("hanging", flush=True)
-        time.sleep(600)
-    return real(*a, **k)
-ppo.worker.assess = slow
-with compiled_once({cache!r}):
-    PPOTrainer("model", "reward", PPOConfig(**{options!r}), "rows.jsonl").train()
-"""
-
-
-@pytest.mark.slow
-def test_a_process_killed_with_sigkill_goes_on(whole, start, model, reward_model, picture, here, compiled):
-    from PIL import Image
-
-    checkpoint.save(model, here / "model")
-    checkpoint.save(reward_model, here / "reward")
-    with (here / "rows.jsonl").open("w") as file:
-        for number, row in enumerate(prompt_rows(picture)):
-            parts = row.values["prompt"][0]["content"]
-            for place, part in enumerate(parts):
-                if part["type"] == "image":
-                    Image.fromarray(part["image"]).save(here / f"{number}-{place}.png")
-                    part["image"] = f"{number}-{place}.png"
-            file.write(json.dumps(row.values) + "\n")
-    root = Path(__file__).parents[2]
-    options = {field: getattr(OPTIONS, field) for field in OPTIONS.__dataclass_fields__}
-    script = SCRIPT.format(path=[str(root), str(root / "tests")], cache=str(compiled), options=options)
-    command = [sys.executable, "-c", script]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout is not None and process.stdout.readline() == "hanging\n"
-        time.sleep(0.1)
-        os.kill(process.pid, signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
-    trainer = start()  # the same models and rows, not read from files
-    trainer.train()
-    assert content_digest(trainer.model.params) == content_digest(whole[0].model.params)
-    assert (here / "out" / "metrics.jsonl").read_text() == whole[2]
 
 
 def test_it_learns_to_say_what_is_rewarded(model, picture, here):
