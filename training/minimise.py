@@ -41,7 +41,8 @@ def abstract_state(params: Any, logical_axes: Any, optimizer: optax.GradientTran
         params,
         transform_non_params=lambda x: place(x, replicated(mesh)),
     )
-    return TrainState(place(jnp.int32(0), replicated(mesh)), params, moments, {})
+    step: Any = place(jnp.int32(0), replicated(mesh))
+    return TrainState(step, params, moments, {})
 
 
 def initial_state(

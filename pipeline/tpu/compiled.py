@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jax.stages import Compiled, Lowered
 
@@ -62,7 +62,7 @@ def compile_program(lowered: Lowered) -> Compiled | OutOfMemory:
 
 def memory_of(compiled: Compiled) -> Memory:
     """What a device holds while the program runs."""
-    sizes = compiled.memory_analysis()
+    sizes: Any = compiled.memory_analysis()
     return Memory(
         sizes.argument_size_in_bytes, sizes.output_size_in_bytes, sizes.alias_size_in_bytes, sizes.temp_size_in_bytes
     )
