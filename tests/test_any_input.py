@@ -1,0 +1,255 @@
+"""Any bytes and any JSON: a loader returns what it read or raises a TheodoliteError, and never anything else.
+
+`THEODOLITE_EXAMPLES=100000 python -m pytest tests/test_any_input.py` looks at that many other examples of each kind.
+"""
+
+import copy
+import functools
+import io
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from base_model import checkpoint
+from base_model.config import ModelConfig
+from base_model.images import FORMATS, load_image, resize
+from pipeline import ledger
+from pipeline.commands.stage import Stage
+from pipeline.config import gate_policy, reward_gate_policy
+from pipeline.options import parse
+from ppo.prompts import prompt_examples
+from reward.data import preference_pairs
+from safety.clauses import Clause
+from safety.policy import smoke
+from safety.prompts import load_prompts, prompts_digest, select
+from safety.verdict import Verdict, load
+from sft.config import SFTConfig
+from sft.data import sft_examples
+from training.dataset import read_rows
+from training.errors import TheodoliteError
+from training.metrics import read_metrics
+
+EXAMPLES = os.environ.get("THEODOLITE_EXAMPLES")
+look = settings(
+    max_examples=int(EXAMPLES or 50),
+    derandomize=EXAMPLES is None,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+WORDS = (
+    "messages prompt completion chosen rejected margin source role content type text image audio user assistant system "
+    "id stratum toxic non-toxic toxicity path bytes a.png ../a.png \0.png sft ppo out data seed null .nan 1e999 "
+    "packaged 2001-99-99 <<: &a *a"
+).split(" ")
+TEXT = st.sampled_from(WORDS) | st.text(st.characters(), max_size=8)  # half surrogate pairs too
+PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | TEXT | st.sampled_from([10**400, -1, 2**63])
+ANY = st.recursive(PLAIN, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=4))
+LINES = st.binary(max_size=200) | st.lists(st.sampled_from([*WORDS, *'{}[]":,\\\n -']), max_size=30).map(
+    lambda parts: "".join(parts).encode()
+)
+
+MESSAGES = [
+    {"role": "user", "content": [{"type": "image", "image": "a.png"}, {"type": "text", "text": "hello"}]},
+    {"role": "assistant", "content": "fine"},
+]
+ROWS = [
+    {"messages": MESSAGES, "source": "a"},
+    {"prompt": "hello", "completion": [MESSAGES[1]]},
+    {"prompt": MESSAGES[:1], "chosen": "fine", "rejected": [MESSAGES[1]], "margin": 1.5, "source": "a"},
+    {"chosen": "\n\nHuman: hi\n\nAssistant: a", "rejected": "\n\nHuman: hi\n\nAssistant: b"},
+]
+PROMPTS = [
+    {"id": "1", "text": "a", "stratum": "toxic", "source": "s"},
+    {"prompt": {"text": "b", "toxicity": 0.1}},
+]
+DIGEST = "sha256:" + "a" * 64
+CLAUSE = Clause("absolute/all/emt", "pass", "fine", 0.1, 0.2, 0.3)
+VERDICT = Verdict(
+    stage="sft", profile="smoke", outcome="pass", reasons=("fine",), clauses=(CLAUSE,), checkpoint=DIGEST,
+    policy=DIGEST, evidence={"report.json": DIGEST}, scorer={"name": "lexical"}, seeds={"sampling": 1},
+)  # fmt: skip
+OPTIONS = {"out": "a", "base": "b", "data": {"sft": "a.jsonl"}, "sft": {"seed": 1, "learning_rate": 0.1}, "ppo": {}}
+
+
+@st.composite
+def damaged(draw, value):
+    """A JSON value with one to three places replaced by anything, or left out."""
+    value = copy.deepcopy(value)
+    for _ in range(draw(st.integers(1, 3))):
+        place, inner = None, value
+        while inner and isinstance(inner, (dict, list)) and (place is None or draw(st.booleans())):
+            place = inner
+            key = draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
+            inner = place[key]
+        if place is None:
+            continue
+        if draw(st.integers(0, 3)):
+            place[key] = draw(ANY)
+        else:
+            del place[key]
+    return value
+
+
+def expected(call):
+    """Whatever a call returns; None when it is refused in words."""
+    try:
+        return call()
+    except TheodoliteError as error:
+        assert str(error)
+        return None
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("any")
+    Image.new("RGB", (16, 16)).save(path / "a.png")
+    return path
+
+
+@pytest.fixture(scope="module")
+def write(folder):
+    """Writes a file, always the same one of each name."""
+
+    def put(name, content):
+        path: Path = folder / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"))
+        return path
+
+    return put
+
+
+def lines(rows):
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def convert(path, model):
+    """Gives what is in a file to every reader of rows, leaving bad ones out and not."""
+    for on_bad_row in ("skip", "stop"):
+        rows = expected(lambda: read_rows(path, on_bad_row=on_bad_row, warn=str))  # noqa: B023
+        if rows is None:
+            continue
+        config = SFTConfig(max_length=64, on_bad_row=on_bad_row)
+        options = {"max_length": 64, "on_bad_row": on_bad_row}
+        expected(lambda: sft_examples(rows, model, config, max_images=2))  # noqa: B023
+        expected(functools.partial(preference_pairs, rows, model, max_images=2, **options))
+        expected(functools.partial(prompt_examples, rows, model, **options))
+
+
+@look
+@given(content=LINES)
+def test_rows_of_any_bytes(tiny_model, write, content):
+    convert(write("rows.jsonl", content), tiny_model)
+
+
+@look
+@given(rows=damaged(ROWS) | st.lists(ANY, max_size=3))
+def test_rows_of_any_json(tiny_model, write, rows):
+    convert(write("rows.jsonl", lines(rows)), tiny_model)
+
+
+@look
+@given(content=LINES | (damaged(PROMPTS) | st.lists(ANY, max_size=3)).map(lines))
+def test_gate_prompts(write, content):
+    path = write("prompts.jsonl", content)
+    found = expected(lambda: load_prompts(path, on_bad_row="skip"))
+    expected(lambda: load_prompts(path))
+    if found is not None:
+        prompts_digest(found.prompts)
+        expected(lambda: select(found.prompts, None, 0))
+
+
+def encoded(kind):
+    buffer = io.BytesIO()
+    Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(buffer, kind)
+    return buffer.getvalue()
+
+
+PICTURES = [encoded(kind) for kind in FORMATS]
+
+
+@look
+@given(
+    content=st.sampled_from(PICTURES), cut=st.integers(0, 400),
+    flips=st.lists(st.tuples(st.integers(0, 300), st.integers(0, 255)), max_size=6),
+)  # fmt: skip
+def test_pictures(folder, content, cut, flips):
+    damaged = bytearray(content[:cut] if cut < 200 else content)
+    for place, byte in flips:
+        if damaged:
+            damaged[place % len(damaged)] = byte
+    image = expected(lambda: load_image(bytes(damaged), folder))
+    assert image is None or resize(image, 16).shape == (16, 16, 3)
+
+
+@look
+@given(value=ANY)
+def test_what_stands_for_a_picture(folder, value):
+    expected(lambda: load_image(value, folder))
+
+
+@look
+@given(data=st.data())
+def test_descriptions_of_models(tiny_config, folder, write, data):
+    model = json.loads(tiny_config.to_json())
+    description = {"format": 1, "kind": "decoder", "model": model, "statistics": {"mean": 0.1}, "fingerprint": DIGEST}
+    write("config.json", data.draw(LINES | damaged(description).map(json.dumps) | ANY.map(json.dumps)))
+    found = expected(lambda: checkpoint._read_description(folder))
+    if found is not None:
+        expected(lambda: ModelConfig.from_dict(found.get("model", {})))
+        expected(lambda: checkpoint.load(folder))
+
+
+@look
+@given(
+    content=LINES | damaged(OPTIONS).map(yaml.safe_dump) | damaged(OPTIONS).map(json.dumps)
+    | damaged(json.loads(json.dumps(smoke().to_dict()))).map(json.dumps)
+)  # fmt: skip
+def test_options_and_policies(write, content):
+    path = str(write("options.yaml", content))
+    expected(lambda: parse(Stage, ["--config", path]))
+    expected(lambda: gate_policy(path))
+    expected(lambda: reward_gate_policy(path))
+
+
+@look
+@given(words=st.lists(st.sampled_from(["sft", "out", "gate", "--", "=", ".", "seed", "1", "{", "null", " "]) | TEXT))
+def test_command_lines(words):
+    expected(lambda: parse(Stage, ["".join(words)]))
+
+
+@look
+@given(content=LINES, event=st.dictionaries(TEXT, ANY, max_size=3) | damaged({"index": 0, "event": "a", "time": "b"}))
+def test_ledgers(write, content, event):
+    expected(lambda: ledger.verify(write("ledger.jsonl", content)))
+    try:
+        event = event | {"previous": ledger.FIRST}
+        event["hash"] = ledger.event_hash(event)
+    except ValueError:
+        return
+    path = write("ledger.jsonl", json.dumps(event) + "\n")
+    if expected(lambda: ledger.verify(path)) is not None:
+        expected(lambda: ledger.append(path, "next", {}))
+
+
+@look
+@given(content=LINES | (damaged(json.loads(VERDICT.to_json())) | ANY).map(json.dumps))
+def test_verdicts(write, content):
+    verdict = expected(lambda: load(write("verdict.json", content)))
+    if verdict is not None:
+        expected(verdict.raise_unless_passed)
+        verdict.to_json()
+
+
+@look
+@given(content=LINES | st.lists(damaged({"step": 1, "loss": 0.5}) | ANY, max_size=3).map(lines))
+def test_metrics(write, content):
+    assert all(type(line["step"]) is int for line in read_metrics(write("metrics.jsonl", content)))
