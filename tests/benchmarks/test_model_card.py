@@ -27,6 +27,7 @@ def rows(header: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in body.splitlines()[1:]]
 
 
+@pytest.mark.slow
 def test_replies_are_those_that_the_model_writes(model):
     assert "temperature 0.7, top-p 0.95, seed 0" in CARD
     written = [[line["prompt"], line["reply"].replace("\n", " ")] for line in model_card.replies(model)["said"]]
