@@ -21,6 +21,8 @@ from sft.train import SFTTrainer
 from training.checkpoint import latest_step
 
 GOOD = {"messages": [turn("hello"), reply("fine")]}
+# Orbax leaves the other reads of a failed restore unawaited; Python says so when it collects them.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 @pytest.fixture(scope="module", autouse=True)
