@@ -6,8 +6,10 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import pytest
 
+from base_model.attention import LayerCache, Places, attend
 from base_model.config import LayerSpec, ModelConfig, nano_1, nano_2, tiny
 from base_model.likelihood import cross_entropy
 from pipeline import cli, environment
@@ -52,6 +54,18 @@ def test_model_flops_are_those_of_the_traced_program():
     by_hand = forward_flops(shape, rows=2, length=32, logits=31, pictures=1)
     assert 0.85 < by_hand / traced(loss) < 1.0
     assert 0.85 < 3 * by_hand / traced(jax.grad(loss)) < 1.05
+
+
+def test_model_flops_of_attention_are_those_of_its_products():
+    length, layer = 64, LayerSpec(heads=4, kv_heads=1, head_dim=128, mlp_dim=8)
+    query, keys = (jax.ShapeDtypeStruct((1, length, heads, 128), jnp.float32) for heads in (4, 1))
+    places = Places(jnp.arange(length), jnp.ones((1, length), int))
+    mix = lambda query, keys: attend(query, LayerCache(keys, keys), places, places, window=None, scale=1.0)  # noqa: E731
+    traced = jax.jit(mix).lower(query, keys).cost_analysis()["flops"]  # of all pairs, also of those that are masked
+    shapes = [ModelConfig(vocab_size=8, embed_dim=8, layers=(replace(layer, window=w),)) for w in (None, 1)]
+    by_hand = [forward_flops(shape, rows=1, length=length, logits=0) for shape in shapes]
+    pairs = length * (length + 1) // 2 - length
+    assert 0.9 < (by_hand[0] - by_hand[1]) / pairs * length**2 / traced < 1.0
 
 
 @pytest.mark.parametrize(("shape", "count"), [(nano_1(), 1.79e9), (nano_2(), 3.25e9)])
