@@ -1,0 +1,100 @@
+"""The trainers on eight simulated devices, placed in each way that the mesh has, against one device."""
+
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import tiny_run
+from mortal import Nursery
+from tiny_world import scalar
+
+from base_model import checkpoint
+from ppo.config import PPOConfig
+from ppo.train import PPOTrainer
+from reward.config import RewardConfig
+from reward.train import RewardTrainer
+from sft.config import SFTConfig
+from sft.train import SFTTrainer
+from training.metrics import read_metrics
+
+# Adam divides small gradients by their own size, and with them what is left of rounding: hence the large epsilon.
+OPTIONS = {"max_steps": 2, "learning_rate": 1e-2, "adam_epsilon": 1e-2, "warmup_ratio": 0.0}
+PPO = {"response_length": 5, "max_prompt_length": 64, "num_mini_batches": 2, "num_ppo_epochs": 2, "kl_target": 0.5,
+       "kl_horizon": 100.0}  # fmt: skip
+ROWS = 16
+# Mesh options, and over how many devices the rows of a batch are spread.
+PLACED = {
+    "fsdp": ({}, 8),
+    "data": ({"data_parallel": 8}, 8),
+    "tensor": ({"tensor_parallel": 2}, 4),
+    "all": ({"data_parallel": 2, "tensor_parallel": 2}, 4),
+}
+CASES = [
+    *(("sft", way) for way in ("fsdp", "data", "tensor")),
+    *((kind, way) for kind in ("reward", "ppo") for way in ("fsdp", "all")),
+]
+
+
+def train(kind, devices, folder, out, placed, parts):
+    """Trains in this process, which has so many devices, and saves the model."""
+    os.environ["XLA_FLAGS"] = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+    assert len(jax.devices()) == devices
+    base, data = Path(folder) / "base", Path(folder) / "data"
+    options = OPTIONS | placed | {"output_dir": out, "per_device_train_batch_size": ROWS // parts}
+    if kind == "sft":
+        trainer = SFTTrainer(base, SFTConfig(max_length=96, max_images=2, **options), data / "sft.jsonl")
+    elif kind == "reward":
+        config = RewardConfig(max_length=160, max_images=2, **options)
+        trainer = RewardTrainer(base, config, data / "preferences.jsonl")
+    else:
+        trainer = PPOTrainer(base, Path(folder) / "scalar", PPOConfig(**options, **PPO),
+                             data / "ppo_prompts.jsonl")  # fmt: skip
+    trainer.train()
+    trainer.save_model()
+
+
+@pytest.fixture(scope="module")
+def world(tiny_model, tmp_path_factory):
+    """Base and data, and a way to train in a process of so many devices."""
+    folder = tmp_path_factory.mktemp("devices")
+    tiny_run.write(folder, tiny_model)
+    base = checkpoint.load(folder / "base")
+    checkpoint.save(scalar(base, seed=1), folder / "scalar")
+    with Nursery(folder) as nursery:
+
+        def run(kind, devices, out, placed, parts):
+            status = nursery.run("test_devices:train", kind, devices, str(folder), str(out), placed, parts)
+            assert status == 0, nursery.log.read_text()[-3000:]
+
+        yield folder, run
+
+
+def close(one, other, what, *, scale):
+    """Equal to 1e-5 of the largest number, or of the scale of what they are made of if that is larger."""
+    one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
+    np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * max(scale, np.abs(one).max()), err_msg=what)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "way"), CASES)
+def test_eight_devices_train_as_one_does(world, kind, way):
+    folder, run = world
+    out = folder / f"{kind}-{way}"
+    if not (folder / kind).exists():
+        run(kind, 1, folder / kind, {}, 1)
+    run(kind, 8, out, *PLACED[way])
+    one, eight = (read_metrics(path / "metrics.jsonl") for path in (folder / kind, out))
+    assert len(one) == len(eight) == OPTIONS["max_steps"]
+    for line, other in zip(one, eight, strict=True):
+        for name in line:
+            # Small ones among them are differences, such as those of log-probabilities.
+            close(line[name], other[name], f"{name} at step {line['step']}", scale=0.1)
+    model, placed = (
+        checkpoint.load(path / "checkpoint", kind="scalar" if kind == "reward" else "decoder")
+        for path in (folder / kind, out)
+    )
+    ours, theirs = (jax.tree_util.tree_leaves_with_path(each.params) for each in (model, placed))
+    for (path, leaf), (_, other) in zip(ours, theirs, strict=True):
+        close(leaf, other, jax.tree_util.keystr(path), scale=1e-3)
