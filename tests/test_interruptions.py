@@ -3,6 +3,7 @@
 Where the operating system has a part in it, a command is a process of its own.
 """
 
+import gc
 import json
 import os
 import resource
@@ -206,6 +207,7 @@ def test_a_damaged_training_state(world, interrupted, tmp_path, fails, kind):
     else:
         victim.write_bytes(content if kind == "flipped" else content[: len(content) // 2])
     assert "delete that folder to start from the one before" in fails(words(world, run), 2)
+    gc.collect()  # here, and not in somebody else's test
 
 
 def test_an_edited_ledger(world, interrupted, tmp_path, fails):
