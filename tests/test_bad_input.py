@@ -275,11 +275,12 @@ def test_rows_that_no_tokenizer_can_learn_from(fails, rows, tmp_path):
     assert "holds no text to train a tokenizer on" in line
 
 
-def test_what_bad_input_does_to_the_options_of_a_run(train, run, rows):
+def test_what_bad_input_does_to_the_options_of_a_run(train, run, world):
     """Nothing: the next command does not inherit a misspelt file."""
-    (run / "run.yaml").write_text("seed: 1\n")
-    train("data.sft=missing.jsonl")
-    assert (run / "run.yaml").read_text() == "seed: 1\n"
+    before = (world / "run.yaml").read_text()
+    (run / "run.yaml").write_text(before)
+    assert "missing.jsonl does not exist" in train("data.sft=missing.jsonl")
+    assert (run / "run.yaml").read_text() == before
 
 
 def test_a_loss_that_is_not_a_number(train, run, monkeypatch):
