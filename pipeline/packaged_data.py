@@ -121,7 +121,7 @@ def preferences(material: Material, known: set[str], rng: np.random.Generator) -
     """Pairs of all five sources; `known` are keys of contexts that the held-out pairs must not have."""
     files = {}
     for name, split, pictured, counts in (
-        ("preferences", "train", "train", (3000, 4000, 3500, 1000)),
+        ("preferences", "train", "train", (1500, 4000, 4500, 500)),
         ("preferences_heldout", "heldout", "test", (400, 400, 320, 100)),
     ):
         chat = material.conversations[split]

@@ -80,7 +80,7 @@ def test_every_file_is_there_and_large_enough(written):
     assert counts["pretrain"] > 30_000 and counts["sft"] > 15_000
     assert counts["pretrain_heldout"] == 1000 and counts["sft_heldout"] == 400
     assert counts["ppo_prompts"] == 4000 and counts["evaluation_prompts"] == 256 and counts["vqa_test"] == 1000
-    assert sources["preferences"] >= Counter(rated=1100, relevance=3000, toxicity=4000, picture=3500)
+    assert sources["preferences"] >= Counter(rated=1100, relevance=1500, toxicity=4000, picture=4500)
     assert sources["preferences_heldout"] >= Counter(rated=60, relevance=300, toxicity=300, picture=300)
     strata = Counter(row["stratum"] for row in rows["gate_prompts"])
     assert strata["toxic"] == strata["non-toxic"] > 300
@@ -216,7 +216,7 @@ def test_picture_pairs_are_mirrored_and_right(written, name, split):
 
 
 @pytest.mark.parametrize(
-    ("name", "split", "count"), [("preferences", "train", 1000), ("preferences_heldout", "test", 100)]
+    ("name", "split", "count"), [("preferences", "train", 500), ("preferences_heldout", "test", 100)]
 )
 def test_off_topic_pairs_prefer_the_right_answer_to_small_talk(written, name, split, count):
     _, material, rows = written
