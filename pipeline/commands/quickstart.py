@@ -18,20 +18,20 @@ class Quickstart(Run):
     reward_gate: str = "quickstart"
     sft: SFTConfig = field(
         default_factory=lambda: SFTConfig(
-            max_steps=50, learning_rate=3e-4, max_length=128, max_images=2, per_device_train_batch_size=24,
+            max_steps=40, learning_rate=3e-4, max_length=128, max_images=2, per_device_train_batch_size=24,
             on_bad_row="skip", matmul_dtype="bfloat16",
         )
     )  # fmt: skip
     reward: RewardConfig = field(
         default_factory=lambda: RewardConfig(
-            max_steps=130, learning_rate=1e-3, max_length=256, max_images=4, per_device_train_batch_size=12,
+            max_steps=120, learning_rate=1e-3, max_length=256, max_images=4, per_device_train_batch_size=12,
             on_bad_row="skip", matmul_dtype="bfloat16",
         )
     )  # fmt: skip
     ppo: PPOConfig = field(
         default_factory=lambda: PPOConfig(
-            total_episodes=1408, learning_rate=5e-4, kl_coef=0.055, entropy_coef=0.015, response_length=24,
-            num_ppo_epochs=2, max_prompt_length=64, per_device_train_batch_size=32, gradient_accumulation_steps=2,
+            total_episodes=1792, learning_rate=5e-4, kl_coef=0.055, entropy_coef=0.015, response_length=24,
+            num_ppo_epochs=1, num_mini_batches=2, max_prompt_length=64, per_device_train_batch_size=32,
             on_bad_row="skip",
         )
     )  # fmt: skip
