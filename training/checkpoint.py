@@ -1,9 +1,12 @@
 """Training states on disk: orbax, with a digest of contents that every restore verifies."""
 
+import errno
 import gc
 import hashlib
 import json
 import logging
+import os
+import shutil
 import sys
 import warnings
 from collections.abc import Callable
@@ -52,6 +55,7 @@ class StateStore:
 
     def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
         """Saves a state with a JSON description, which gets the digest of the contents."""
+        _require_room(self.folder, state)
         meta = {**meta, "content_digest": content_digest(state)}
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         self._manager.save(step, args=args)
@@ -95,8 +99,19 @@ def latest_step(folder: Path) -> int | None:
 
 def save_params(folder: Path, params: Any) -> None:
     """Writes parameters to a new orbax folder."""
+    _require_room(folder.absolute().parent, params)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(folder.absolute(), params)
+
+
+def _require_room(folder: Path, tree: Any) -> None:
+    """Refuses to begin what the disk cannot take: orbax's threads would each print a traceback of their own.
+
+    Raises:
+        OSError: ENOSPC.
+    """
+    if sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) > shutil.disk_usage(folder).free:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
 def restore_params(folder: Path, like: Any) -> Any:

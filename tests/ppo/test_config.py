@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from tiny_world import as_rows, one_layer, scalar
 
+import ppo.learner
 import ppo.rollout
-import ppo.train
 import ppo.update
+import ppo.worker
 from base_model.batch import Batch
 from base_model.sampling import Samples, Vocabulary
 from ppo.config import PPOConfig
@@ -155,20 +156,20 @@ def loop(tiny_model):
         def assess(models, policy, critic, reference, reward, prompts, samples, statistics, kl_coef, *, config):
             seen["rollouts"].append(float(kl_coef))
             seen["statistics"].append(float(statistics.mean))
-            return batch(len(prompts.tokens)), {"kl": jnp.float32(2.0)}
+            return Rollout(*[batch(len(prompts.tokens))] * len(Rollout._fields)), {"kl": jnp.float32(2.0)}
 
         def update(state, batch, *, loss, optimizer, micro_batches):
-            seen["updates"].append((batch.shape[0], micro_batches))
+            seen["updates"].append((batch.mask.shape[0], micro_batches))
             kl = jnp.float32(0.02 * (1 + len(seen["updates"])))
-            report = {name: kl for name in (*ppo.train._FIRST, "loss")}
+            report = {name: kl for name in (*ppo.learner._FIRST, "loss")}
             return state._replace(step=state.step + 1), report
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(ppo.train, "sample", sample)
-            patch.setattr(ppo.train, "assess", assess)
-            patch.setattr(ppo.train, "update", update)
-            patch.setattr(ppo.train, "join", lambda prompts, samples: prompts)
-            patch.setattr(ppo.train, "reward_scores", lambda models, params, sequences: jnp.array([3.0, 5.0]))
+            patch.setattr(ppo.worker, "sample", sample)
+            patch.setattr(ppo.worker, "assess", assess)
+            patch.setattr(ppo.learner, "update", update)
+            patch.setattr(ppo.worker, "join", lambda prompts, samples: prompts)
+            patch.setattr(ppo.worker, "reward_scores", lambda models, params, sequences: jnp.array([3.0, 5.0]))
             patch.setattr(jax, "jit", lambda function, **options: function)
             rows = as_rows([{"prompt": "hello"}, {"prompt": "how are you"}])
             PPOTrainer(model, reward_model, replace(config, output_dir=str(folder)), rows).train()
