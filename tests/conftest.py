@@ -9,12 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_world import compiled_once
 
 from base_model.chat import messages_to_segments
 from base_model.checkpoint import LanguageModel, build, split, structure_of
 from base_model.config import LayerSpec, ModelConfig, VisionConfig
 from base_model.interleave import interleave
 from base_model.tokenizer import Tokenizer
+from pipeline import environment
 
 # Tests compile much and compute little: unoptimised code halves their time.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
@@ -29,6 +31,15 @@ def corpus(sentences=300):
     """Sentences of a small world, always the same."""
     choose = random.Random(0)
     return [" ".join(choose.choices(WORDS, k=8)) + choose.choice(".?!") for _ in range(sentences)]
+
+
+@pytest.fixture(scope="module")
+def in_process(tmp_path_factory):
+    """For tests that call the command line: this process keeps its environment, and compiled programs in a folder."""
+    folder = tmp_path_factory.getbasetemp() / "compiled"
+    with pytest.MonkeyPatch.context() as patch, compiled_once(folder):
+        patch.setattr(environment, "prepare", lambda environ: None)
+        yield folder
 
 
 @pytest.fixture(scope="session")

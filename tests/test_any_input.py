@@ -23,7 +23,7 @@ from base_model.images import FORMATS, load_image, resize
 from pipeline import ledger
 from pipeline.commands.stage import Stage
 from pipeline.config import gate_policy, reward_gate_policy
-from pipeline.options import parse
+from pipeline.options import parse, to_yaml
 from ppo.prompts import prompt_examples
 from reward.data import preference_pairs
 from safety.clauses import Clause
@@ -139,9 +139,13 @@ def convert(path, model):
             continue
         config = SFTConfig(max_length=64, on_bad_row=on_bad_row)
         options = {"max_length": 64, "on_bad_row": on_bad_row}
-        expected(lambda: sft_examples(rows, model, config, max_images=2))  # noqa: B023
-        expected(functools.partial(preference_pairs, rows, model, max_images=2, **options))
-        expected(functools.partial(prompt_examples, rows, model, **options))
+        found = [
+            expected(lambda: sft_examples(rows, model, config, max_images=2)),  # noqa: B023
+            expected(functools.partial(preference_pairs, rows, model, max_images=2, **options)),
+            expected(functools.partial(prompt_examples, rows, model, **options)),
+        ]
+        for examples in found:
+            assert examples is None or 0 < len(examples) <= len(rows) and all(len(each) <= 64 for each in examples)
 
 
 @look
@@ -163,8 +167,9 @@ def test_gate_prompts(write, content):
     found = expected(lambda: load_prompts(path, on_bad_row="skip"))
     expected(lambda: load_prompts(path))
     if found is not None:
-        prompts_digest(found.prompts)
-        expected(lambda: select(found.prompts, None, 0))
+        assert prompts_digest(found.prompts).startswith("sha256:") and all(p.text.strip() for p in found.prompts)
+        drawn = expected(lambda: select(found.prompts, None, 0))
+        assert drawn is None or {prompt.text for prompt in drawn} == {prompt.text for prompt in found.prompts}
 
 
 def encoded(kind):
@@ -193,7 +198,8 @@ def test_pictures(folder, content, cut, flips):
 @look
 @given(value=ANY)
 def test_what_stands_for_a_picture(folder, value):
-    expected(lambda: load_image(value, folder))
+    image = expected(lambda: load_image(value, folder))
+    assert image is None or image.dtype == np.uint8 and image.shape[2] == 3
 
 
 @look
@@ -215,29 +221,33 @@ def test_descriptions_of_models(tiny_config, folder, write, data):
 )  # fmt: skip
 def test_options_and_policies(write, content):
     path = str(write("options.yaml", content))
-    expected(lambda: parse(Stage, ["--config", path]))
-    expected(lambda: gate_policy(path))
-    expected(lambda: reward_gate_policy(path))
+    options = expected(lambda: parse(Stage, ["--config", path]))
+    assert options is None or parse(Stage, ["--config", str(write("again.yaml", to_yaml(options)))]) == options
+    for policy in (expected(lambda: gate_policy(path)), expected(lambda: reward_gate_policy(path))):
+        assert policy is None or policy.digest.startswith("sha256:")
 
 
 @look
 @given(words=st.lists(st.sampled_from(["sft", "out", "gate", "--", "=", ".", "seed", "1", "{", "null", " "]) | TEXT))
 def test_command_lines(words):
-    expected(lambda: parse(Stage, ["".join(words)]))
+    options = expected(lambda: parse(Stage, ["".join(words)]))
+    assert options is None or isinstance(options, Stage)
 
 
 @look
 @given(content=LINES, event=st.dictionaries(TEXT, ANY, max_size=3) | damaged({"index": 0, "event": "a", "time": "b"}))
 def test_ledgers(write, content, event):
-    expected(lambda: ledger.verify(write("ledger.jsonl", content)))
+    events = expected(lambda: ledger.verify(write("ledger.jsonl", content)))
+    assert events is None or len(events) <= content.count(b"\n")
     try:
         event = event | {"previous": ledger.FIRST}
         event["hash"] = ledger.event_hash(event)
     except ValueError:
         return
     path = write("ledger.jsonl", json.dumps(event) + "\n")
-    if expected(lambda: ledger.verify(path)) is not None:
-        expected(lambda: ledger.append(path, "next", {}))
+    if (events := expected(lambda: ledger.verify(path))) is not None:
+        added = expected(lambda: ledger.append(path, "next", {}))
+        assert added is None or ledger.verify(path) == [*events, added]
 
 
 @look

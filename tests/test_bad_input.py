@@ -12,25 +12,21 @@ import jax.numpy as jnp
 import pytest
 import tiny_run
 from PIL import Image
-from tiny_world import compiled_once, one_layer, reply, scalar, turn
+from tiny_world import one_layer, reply, scalar, turn
 
 from base_model import chat, checkpoint
 from base_model.tokenizer import Tokenizer
-from pipeline import cli, environment
+from pipeline import cli
 from sft.config import SFTConfig
 from sft.train import SFTTrainer
 from training.checkpoint import latest_step
 
 GOOD = {"messages": [turn("hello"), reply("fine")]}
 # Orbax leaves the other reads of a failed restore unawaited; Python says so when it collects them.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quiet(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch, compiled_once(tmp_path_factory.getbasetemp() / "compiled"):
-        patch.setattr(environment, "prepare", lambda environ: None)
-        yield
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("in_process"),
+]
 
 
 @pytest.fixture(scope="module")

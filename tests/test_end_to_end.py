@@ -4,9 +4,8 @@ import json
 
 import pytest
 import tiny_run
-from tiny_world import compiled_once
 
-from pipeline import cli, environment, ledger
+from pipeline import cli, ledger
 from safety.verdict import require_passing
 from training.digest import folder_digest
 
@@ -14,14 +13,12 @@ STAGES = ("base", "sft", "reward", "ppo")
 
 
 @pytest.fixture(scope="module")
-def finished(tiny_model, tmp_path_factory):
+def finished(in_process, tiny_model, tmp_path_factory):
     """The run's folder after `theodolite run`, the command, and what it printed."""
     folder = tmp_path_factory.mktemp("end_to_end")
     command = ["run", str(tiny_run.write(folder, tiny_model))]
-    with pytest.MonkeyPatch.context() as patch, compiled_once(tmp_path_factory.getbasetemp() / "compiled"):
-        patch.setattr(environment, "prepare", lambda environ: None)
-        assert cli.main(command) == 0
-        yield folder / "run", command
+    assert cli.main(command) == 0
+    return folder / "run", command
 
 
 def test_every_stage_has_its_checkpoint_verdict_and_record(finished):

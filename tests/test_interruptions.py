@@ -18,10 +18,10 @@ import bad_run
 import pytest
 import tiny_run
 import yaml
-from tiny_world import compiled_once, one_layer
+from tiny_world import one_layer
 
 import sft.train
-from pipeline import cli, environment, ledger
+from pipeline import cli, ledger
 from pipeline.disk import DiskFull
 from training.checkpoint import latest_step
 
@@ -32,16 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    """Where compiled programs are kept, for this process and those that it starts."""
-    folder = tmp_path_factory.getbasetemp() / "compiled"
-    with pytest.MonkeyPatch.context() as patch, compiled_once(folder):
-        patch.setattr(environment, "prepare", lambda environ: None)
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def world(tiny_model, tmp_path_factory, compiled):
+def world(tiny_model, tmp_path_factory, in_process):
     """A run whose SFT saves its state in every step, and takes many."""
     folder = tmp_path_factory.mktemp("world")
     path = bad_run.write(folder, one_layer(tiny_model))
@@ -95,16 +86,16 @@ def only_line(errors):
 
 
 @pytest.fixture
-def program(compiled):
+def program(in_process):
     """Arguments of Popen for `theodolite` as a process of its own."""
     environ = {
-        **os.environ, "JAX_COMPILATION_CACHE_DIR": str(compiled), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+        **os.environ, "JAX_COMPILATION_CACHE_DIR": str(in_process), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1", "MALLOC_ARENA_MAX": "1", "PYTHONPATH": str(ROOT),
     }  # fmt: skip
     return {"env": environ, "text": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
 
 
-def test_ctrl_c_twice_and_the_same_command_goes_on(world, tmp_path, program, compiled):
+def test_ctrl_c_twice_and_the_same_command_goes_on(world, tmp_path, program, in_process):
     run = shutil.copytree(world / "run", tmp_path / "run")
     with subprocess.Popen([sys.executable, "-m", "pipeline.cli", *words(world, run)], **program) as process:
         while not any(path.name.isdigit() for path in run.glob("sft/state/*")) and process.poll() is None:

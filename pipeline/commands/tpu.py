@@ -1,11 +1,11 @@
 """`theodolite tpu`: what the trainers' programs would need on TPUs, found without one."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from training.errors import BadInput
 
-PRESETS = ("tiny", "nano-1", "nano-2")
+Preset = Literal["tiny", "nano-1", "nano-2"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class TpuCompile:
     """
 
     topology: str = "v5e:4x4"
-    preset: Literal["tiny", "nano-1", "nano-2"] = "tiny"
+    preset: Preset = "tiny"
     programs: str = "sft,reward,rollout,score,ppo"
     length: int = 0
     response: int = 0
@@ -40,8 +40,8 @@ class TpuCompile:
 
     def __post_init__(self) -> None:
         """Checks the names and the sizes."""
-        if self.preset not in PRESETS:
-            raise BadInput(f"preset is one of {', '.join(PRESETS)}, not {self.preset!r}")
+        if self.preset not in (known := get_args(Preset)):
+            raise BadInput(f"preset is one of {', '.join(known)}, not {self.preset!r}")
         if min(self.length, self.response) < 0 or self.batch < 1:
             raise BadInput(
                 f"length and response are 0 or above and batch is above 0, "

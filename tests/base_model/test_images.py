@@ -1,4 +1,5 @@
 import io
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -84,14 +85,18 @@ def test_a_truncated_picture_is_refused(folder, picture, kind):
 
 
 def test_damaged_bytes_are_refused_or_decoded_but_never_crash(folder, picture):
-    content, rng = encoded(picture()), np.random.default_rng(0)
+    content, rng, outcomes = encoded(picture()), np.random.default_rng(0), Counter()
     for _ in range(200):
         damaged = bytearray(content)
         damaged[rng.integers(len(damaged))] = rng.integers(256)
         try:
-            load_image(bytes(damaged), folder)
-        except BadInput:
-            pass
+            image = load_image(bytes(damaged), folder)
+            assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size
+            outcomes["decoded"] += 1
+        except BadInput as error:
+            assert "an image given as bytes" in str(error)
+            outcomes["refused"] += 1
+    assert outcomes.total() == 200 and outcomes["decoded"] and outcomes["refused"]
 
 
 def test_a_huge_picture_is_refused_before_it_is_decoded(folder, picture, monkeypatch):

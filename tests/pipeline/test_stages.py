@@ -6,22 +6,18 @@ import shutil
 import pytest
 import tiny_run
 import yaml
-from tiny_world import compiled_once, killed_at
+from tiny_world import killed_at
 
 import sft.train
-from pipeline import cli, environment, ledger
+from pipeline import cli, ledger
 from pipeline.options import parse, read_yaml
 from pipeline.run_folder import RunFolder
 from pipeline.stages import Pipeline
 from safety.verdict import load
 from training.digest import folder_digest
 
-
-@pytest.fixture(scope="module", autouse=True)
-def quiet(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch, compiled_once(tmp_path_factory.getbasetemp() / "compiled"):
-        patch.setattr(environment, "prepare", lambda environ: None)
-        yield
+# The command line runs in this process.
+pytestmark = pytest.mark.usefixtures("in_process")
 
 
 @pytest.fixture(scope="module")
