@@ -1,0 +1,1 @@
+"""Names and layouts of the tensors in published Gemma checkpoints: one table serves import and export."""
