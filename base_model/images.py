@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from base_model.paths import inside
 from training.errors import BadInput
 
 MAX_PIXELS = 40_000_000
@@ -33,7 +34,7 @@ def load_image(value: Any, folder: Path) -> UInt8[np.ndarray, "H W 3"]:
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, str):
-        return _decode_file(_inside(folder, value))
+        return _decode_file(inside(folder, value, "image"))
     if isinstance(value, bytes):
         return _decode(value, "an image given as bytes")
     raise BadInput(f"an image is a path, bytes or an array, not {type(value).__name__}")
@@ -63,18 +64,6 @@ def _rgb(image: Image.Image, name: str) -> UInt8[np.ndarray, "H W 3"]:
     if not 0 < image.width * image.height <= MAX_PIXELS:
         raise BadInput(f"{name} has {image.width} x {image.height} pixels; the limit is {MAX_PIXELS:,}")
     return np.asarray(image.convert("RGB"))
-
-
-def _inside(folder: Path, name: str) -> Path:
-    if "\0" in name:
-        raise BadInput(f"the image path {name!r} has a NUL in it, which no file name can")
-    try:
-        path = (folder / name).resolve()
-    except (OSError, ValueError, RuntimeError) as error:  # too long a name, half a character, a circle of links
-        raise BadInput(f"the image path {name!a:.80} cannot be followed: {error!a:.120}") from error
-    if not path.is_relative_to(folder.resolve()):
-        raise BadInput(f"the image path {name} leads out of {folder}; keep media beside the data file")
-    return path
 
 
 def resize(image: UInt8[np.ndarray, "H W 3"], size: int) -> UInt8[np.ndarray, "S S 3"]:
