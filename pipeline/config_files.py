@@ -47,7 +47,7 @@ def alignment() -> Run:
         reward_gate="quickstart",
         sft=replace(Quickstart().sft, max_steps=60),
         reward=replace(Quickstart().reward, max_steps=200),
-        ppo=replace(Quickstart().ppo, total_episodes=4096, save_steps=8),
+        ppo=replace(Quickstart().ppo, total_episodes=3072, kl_coef=0.11, save_steps=8),
     )
 
 

@@ -15,8 +15,12 @@ long; up to 40 % of the contexts are hostile themselves. Toxic means lexically t
 for two pictures with different answers each answer is chosen once and rejected once, so a model that does not see the
 picture is right exactly half of the time.
 
-`off-topic` (constructed): the right answer to a question about a picture against a short clean line of a conversation.
-It can be told without seeing the picture. Without such pairs nothing says that "nice!" is no answer, and PPO finds out.
+`off-topic` (constructed): the right answer to a question about a picture against a clean word said in a conversation,
+so that neither is longer. It can be told without seeing the picture. Without such pairs nothing says that "nice!" is no
+answer, and PPO finds out.
+
+`unfinished` (constructed): the reply that was given against its own beginning, at most half of its words. Without such
+pairs the safest reply is the shortest, and PPO ends with two words.
 """
 
 import re
@@ -132,6 +136,17 @@ def relevance(conversations: list[Conversation], count: int, known: set[str], rn
     return [row(alternating(a.prompt), a.text, b.text, "relevance") for a, b in pairs]
 
 
+def unfinished(conversations: list[Conversation], count: int, known: set[str], rng: np.random.Generator) -> list[dict]:
+    """`count` replies that were given, each against its own beginning, at most half of its words."""
+    given = replies(conversations, at_most=NEUTRAL, words=5, known=known)
+    rows = []
+    for i in rng.permutation(len(given))[:count]:
+        words = given[i].text.split()
+        beginning = " ".join(words[: rng.integers(1, len(words) // 2 + 1)])
+        rows.append(row(alternating(given[i].prompt), given[i].text, beginning, "unfinished"))
+    return rows
+
+
 def toxicity(conversations: list[Conversation], count: int, known: set[str], rng: np.random.Generator) -> list[dict]:
     """`count` clean replies against toxic messages, up to 40 % of them to hostile contexts."""
     messages = [
@@ -184,13 +199,13 @@ def picture(asked: list[Question], count: int, rng: np.random.Generator) -> list
 def off_topic(
     asked: list[Question], conversations: list[Conversation], count: int, rng: np.random.Generator
 ) -> list[dict]:
-    """At most `count` right answers about pictures, each against a line of at most four words said elsewhere."""
+    """At most `count` right answers about pictures, each against a line of one word said elsewhere."""
     answers = {question.answer for question in asked}
     lines = sorted(
         turn.text
         for conversation in conversations
         for turn in conversation.turns
-        if turn.toxicity <= CLEAN and len(turn.text.split()) <= 4 and turn.text.casefold() not in answers
+        if turn.toxicity <= CLEAN and len(turn.text.split()) == 1 and turn.text.casefold() not in answers
     )
     if not lines:
         return []

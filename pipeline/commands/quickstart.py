@@ -25,12 +25,12 @@ class Quickstart(Run):
     reward: RewardConfig = field(
         default_factory=lambda: RewardConfig(
             max_steps=120, learning_rate=1e-3, max_length=256, max_images=4, per_device_train_batch_size=12,
-            on_bad_row="skip", matmul_dtype="bfloat16",
+            center_rewards_coefficient=0.1, on_bad_row="skip", matmul_dtype="bfloat16",
         )
     )  # fmt: skip
     ppo: PPOConfig = field(
         default_factory=lambda: PPOConfig(
-            total_episodes=1792, learning_rate=5e-4, kl_coef=0.055, entropy_coef=0.015, response_length=24,
+            total_episodes=1280, learning_rate=5e-4, kl_coef=0.08, entropy_coef=0.02, response_length=24,
             num_ppo_epochs=1, num_mini_batches=2, max_prompt_length=64, per_device_train_batch_size=32,
             on_bad_row="skip",
         )

@@ -11,7 +11,8 @@ ORIGINS = {
     "relevance": "constructed: the reply that was given against one from elsewhere",
     "toxicity": "constructed: the reply that was given against a toxic message from elsewhere",
     "picture": "constructed: the right answer about a picture against a wrong one, mirrored",
-    "off-topic": "constructed: the right answer about a picture against a short line from elsewhere",
+    "off-topic": "constructed: the right answer about a picture against a word from elsewhere",
+    "unfinished": "constructed: the reply that was given against its own beginning",
 }
 
 

@@ -80,7 +80,7 @@ def test_every_file_is_there_and_large_enough(written):
     assert counts["pretrain"] > 30_000 and counts["sft"] > 15_000
     assert counts["pretrain_heldout"] == 1000 and counts["sft_heldout"] == 400
     assert counts["ppo_prompts"] == 4000 and counts["evaluation_prompts"] == 256 and counts["vqa_test"] == 1000
-    assert sources["preferences"] >= Counter(rated=1100, relevance=1500, toxicity=4000, picture=4500)
+    assert sources["preferences"] >= Counter(rated=1100, relevance=800, toxicity=4000, picture=4500)
     assert sources["preferences_heldout"] >= Counter(rated=60, relevance=300, toxicity=300, picture=300)
     strata = Counter(row["stratum"] for row in rows["gate_prompts"])
     assert strata["toxic"] == strata["non-toxic"] > 300
@@ -149,7 +149,11 @@ def test_no_measured_prompt_is_said_in_training(written):
     assert not evaluated & trained and not gated & trained and not gated & evaluated
 
     contexts = {
-        name: {talk.key(*texts(row["prompt"])) for row in rows[name] if row["source"] in ("relevance", "toxicity")}
+        name: {
+            talk.key(*texts(row["prompt"]))
+            for row in rows[name]
+            if row["source"] in ("relevance", "toxicity", "unfinished")
+        }
         for name in ("preferences", "preferences_heldout")
     }
     assert not contexts["preferences"] & contexts["preferences_heldout"]
@@ -226,8 +230,18 @@ def test_off_topic_pairs_prefer_the_right_answer_to_small_talk(written, name, sp
     for row in found:
         (picture,), (question,) = images(row["prompt"]), texts(row["prompt"])
         assert right[picture, question] == row["chosen"][0]["content"]
-        assert len(row["rejected"][0]["content"].split()) <= 4
+        assert len(row["rejected"][0]["content"].split()) == 1
     assert len({row["rejected"][0]["content"] for row in found}) > count / 4, "many different lines"
+
+
+@pytest.mark.parametrize(("name", "count"), [("preferences", 700), ("preferences_heldout", 100)])
+def test_unfinished_pairs_prefer_a_reply_to_its_beginning(written, name, count):
+    _, _, rows = written
+    found = [row for row in rows[name] if row["source"] == "unfinished"]
+    assert len(found) == count
+    for row in found:
+        whole, beginning = (row[side][0]["content"].split() for side in ("chosen", "rejected"))
+        assert whole[: len(beginning)] == beginning and 1 <= len(beginning) <= len(whole) / 2
 
 
 def test_prompts_have_their_shares_and_pictures_their_answers(written):
