@@ -107,6 +107,22 @@ def _attend(
     return jnp.einsum("bkgts,bskd->btkgd", weights, cache.values).reshape(batch, length, heads, size)
 
 
+class Context(NamedTuple):
+    """What all layers read alike.
+
+    Attributes:
+        positions: of the tokens, each in its own example.
+        queries: where the tokens stand.
+        keys: where the keys stand, those of the cache if there is one.
+        slot: the first of the cache that the tokens take.
+    """
+
+    positions: Int[Array, "B T"]
+    queries: Places
+    keys: Places
+    slot: Int[Array, ""]
+
+
 class Attention(nnx.Module):
     """Grouped-query attention of one layer; with one key-value head it is multi-query (Shazeer 2019)."""
 
@@ -114,38 +130,62 @@ class Attention(nnx.Module):
         """Fan-in initialisation; the norms on queries and keys start at one."""
         dim, heads, kv_heads, size = config.embed_dim, spec.heads, spec.kv_heads, spec.head_dim
         self.query = param(rngs.params(), (dim, heads * size), ("embed", "heads"), dim**-0.5)
-        self.key = param(rngs.params(), (dim, kv_heads * size), ("embed", "kv_heads"), dim**-0.5)
-        self.value = param(rngs.params(), (dim, kv_heads * size), ("embed", "kv_heads"), dim**-0.5)
+        if spec.kv_source is None:
+            self.key = param(rngs.params(), (dim, kv_heads * size), ("embed", "kv_heads"), dim**-0.5)
+            if not spec.key_is_value:
+                self.value = param(rngs.params(), (dim, kv_heads * size), ("embed", "kv_heads"), dim**-0.5)
+            self.key_norm = RMSNorm(size, epsilon=config.norm_epsilon, offset=config.norm_offset)
         self.out = param(rngs.params(), (heads * size, dim), ("heads", "embed"), (heads * size) ** -0.5)
         self.query_norm = RMSNorm(size, epsilon=config.norm_epsilon, offset=config.norm_offset)
-        self.key_norm = RMSNorm(size, epsilon=config.norm_epsilon, offset=config.norm_offset)
         self.spec, self.config, self.dtype = spec, config, dtype
 
     def __call__(
         self,
         x: Float[Array, "B T D"],
-        positions: Int[Array, "B T"],
-        queries: Places,
-        keys: Places,
-        cache: LayerCache | None,
-        slot: Int[Array, ""],
-    ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
-        """Attends to the row itself, or to the cache after writing the row's keys and values at `slot`."""
-        spec, (batch, length, _) = self.spec, x.shape
-        turn = {"theta": spec.rope_theta, "fraction": spec.rope_fraction, "scale": spec.rope_scale}
-        split = lambda y, heads: y.reshape(batch, length, heads, spec.head_dim)  # noqa: E731
-        query = split(matmul(x, self.query[...], self.dtype), spec.heads)
-        key = split(matmul(x, self.key[...], self.dtype), spec.kv_heads)
-        value = split(matmul(x, self.value[...], self.dtype), spec.kv_heads)
-        query = rotate(self.query_norm(query), positions, **turn)
-        key = rotate(self.key_norm(key), positions, **turn)
+        context: Context,
+        cache: LayerCache | None = None,
+        shared: LayerCache | None = None,
+    ) -> tuple[Float[Array, "B T D"], LayerCache]:
+        """Attends to the row itself, or to the cache after writing the row's keys and values into it.
+
+        Args:
+            x: the row.
+            context: see Context.
+            cache: what the layer read before.
+            shared: what the layer that this one borrows from attended to; the row has no keys and values here then.
+
+        Returns:
+            The mixed values, and the keys and values attended to.
+        """
+        spec = self.spec
+        query = self._turned(self.query_norm(self._heads(x, self.query, spec.heads)), context)
+        seen = self._remember(x, context, cache) if shared is None else shared
+        queries, keys = context.queries, context.keys
+        if self.config.image_attention == "bidirectional-local" and spec.window is None:
+            queries, keys = queries._replace(images=None), keys._replace(images=None)
+        mixed = attend(query, seen, queries, keys, window=spec.window, scale=self.config.query_scale)
+        return matmul(mixed.reshape(*x.shape[:2], -1), self.out[...], self.dtype), seen
+
+    def _remember(self, x: Float[Array, "B T D"], context: Context, cache: LayerCache | None) -> LayerCache:
+        """The row's keys and values, or the cache with them written into it."""
+        key = self._heads(x, self.key, self.spec.kv_heads)
+        value = key if self.spec.key_is_value else self._heads(x, self.value, self.spec.kv_heads)
+        key = self._turned(self.key_norm(key), context)
         if self.config.value_norm:
             value = rms_norm(value, None, self.config.norm_epsilon)
-        if cache is not None:
-            cache = LayerCache(
-                jax.lax.dynamic_update_slice(cache.keys, key, (0, slot, 0, 0)),
-                jax.lax.dynamic_update_slice(cache.values, value, (0, slot, 0, 0)),
-            )
-        seen = LayerCache(key, value) if cache is None else cache
-        mixed = attend(query, seen, queries, keys, window=spec.window, scale=self.config.query_scale)
-        return matmul(mixed.reshape(batch, length, -1), self.out[...], self.dtype), cache
+        if cache is None:
+            return LayerCache(key, value)
+        place = (0, context.slot, 0, 0)
+        return LayerCache(
+            jax.lax.dynamic_update_slice(cache.keys, key, place),
+            jax.lax.dynamic_update_slice(cache.values, value, place),
+        )
+
+    def _heads(self, x: Float[Array, "B T N"], kernel: nnx.Param, count: int) -> Float[Array, "B T H D"]:
+        return matmul(x, kernel[...], self.dtype).reshape(*x.shape[:2], count, self.spec.head_dim)
+
+    def _turned(self, x: Float[Array, "B T H D"], context: Context) -> Float[Array, "B T H D"]:
+        spec = self.spec
+        return rotate(
+            x, context.positions, theta=spec.rope_theta, fraction=spec.rope_fraction, scale=spec.rope_scale
+        )

@@ -5,25 +5,34 @@ Gemma 4 is the family; Gemma 3 and the shipped tiny model are other values of th
 
 import dataclasses
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from base_model.checks import require_numbers, require_whole
 from training.errors import BadInput
 
-
-def _require_whole(**fields: Any) -> None:
-    """Checks sizes, which may come from a file and so be anything."""
-    for name, value in fields.items():
-        if type(value) is not int or not 1 <= value < 2**31:
-            raise BadInput(f"{name} is a whole number from 1, not {value!r:.40}")
+IMAGE_ATTENTION = ("causal", "bidirectional", "bidirectional-local")
 
 
-def _require_numbers(**fields: Any) -> None:
-    for name, value in fields.items():
-        if type(value) not in (int, float) or not math.isfinite(value):
-            raise BadInput(f"{name} is a number, not {value!r:.40}")
+@dataclass(frozen=True, kw_only=True)
+class ExpertsSpec:
+    """Experts beside a layer's MLP.
+
+    Attributes:
+        count: how many there are.
+        chosen: how many read each token.
+        mlp_dim: hidden width of each.
+    """
+
+    count: int
+    chosen: int
+    mlp_dim: int
+
+    def __post_init__(self) -> None:
+        """Checks sizes, and that there are as many experts as read a token."""
+        require_whole(count=self.count, chosen=self.chosen, mlp_dim=self.mlp_dim)
+        if self.chosen > self.count:
+            raise BadInput(f"{self.chosen} of {self.count} experts cannot be chosen")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +45,9 @@ class LayerSpec:
         rope_fraction: share of the head's angles that rotate ("proportional" RoPE); the rest stay still.
         rope_scale: positions are divided by it (linear scaling).
         mlp_dim: hidden width of the gated MLP.
+        key_is_value: values are the keys' projection, before its norm and rotation.
+        kv_source: number of an earlier layer whose keys and values this one reads; it has none of its own then.
+        experts: experts beside the MLP, or None.
     """
 
     window: int | None = None
@@ -46,14 +58,17 @@ class LayerSpec:
     rope_fraction: float = 1.0
     rope_scale: float = 1.0
     mlp_dim: int
+    key_is_value: bool = False
+    kv_source: int | None = None
+    experts: ExpertsSpec | None = None
 
     def __post_init__(self) -> None:
         """Checks that the heads can share keys and that rotary halves exist."""
         window = 1 if self.window is None else self.window
-        _require_whole(
+        require_whole(
             window=window, heads=self.heads, kv_heads=self.kv_heads, head_dim=self.head_dim, mlp_dim=self.mlp_dim
         )
-        _require_numbers(rope_theta=self.rope_theta, rope_fraction=self.rope_fraction, rope_scale=self.rope_scale)
+        require_numbers(rope_theta=self.rope_theta, rope_fraction=self.rope_fraction, rope_scale=self.rope_scale)
         if self.heads % self.kv_heads:
             raise BadInput(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
         if self.head_dim % 2:
@@ -76,9 +91,9 @@ class VisionConfig:
 
     def __post_init__(self) -> None:
         """Checks that the last stage's cells divide evenly into the grid."""
-        _require_whole(image_size=self.image_size, grid=self.grid, channels=len(self.channels))
+        require_whole(image_size=self.image_size, grid=self.grid, channels=len(self.channels))
         for number in self.channels:
-            _require_whole(channels=number)
+            require_whole(channels=number)
         if self.image_size % (2 ** len(self.channels)) or self.cells % self.grid:
             raise BadInput(
                 f"an image of {self.image_size} pixels through {len(self.channels)} stride-2 stages "
@@ -106,7 +121,10 @@ class ModelConfig:
         norm_offset: added to every RMSNorm weight (Gemma 3 stores w - 1, so 1.0; Gemma 4 stores w, so 0.0).
         post_norms: a norm after attention and after the MLP too, four a layer.
         value_norm: RMSNorm without weight on the values (Gemma 4).
-        image_attention: "causal", or "bidirectional" between the soft tokens of one picture.
+        image_attention: "causal", "bidirectional" between the soft tokens of one picture, or "bidirectional-local":
+            between them in the layers that have a window.
+        layer_scalar: a saved factor on the residual stream after every layer (Gemma 4).
+        per_layer_dim: width of the embeddings that each layer has of its own, 0 for none (Gemma 4 E2B and E4B).
         max_context: longest sequence in tokens.
     """
 
@@ -120,20 +138,36 @@ class ModelConfig:
     post_norms: bool = True
     value_norm: bool = True
     image_attention: str = "causal"
+    layer_scalar: bool = False
+    per_layer_dim: int = 0
     max_context: int = 512
     vision: VisionConfig | None = None
 
     def __post_init__(self) -> None:
         """Checks sizes, the choice of image attention and that there is a layer."""
-        _require_whole(vocab_size=self.vocab_size, embed_dim=self.embed_dim, max_context=self.max_context)
-        _require_numbers(
+        require_whole(vocab_size=self.vocab_size, embed_dim=self.embed_dim, max_context=self.max_context)
+        require_numbers(
             query_scale=self.query_scale, norm_offset=self.norm_offset, norm_epsilon=self.norm_epsilon,
             final_logit_cap=1 if self.final_logit_cap is None else self.final_logit_cap,
         )  # fmt: skip
-        if self.image_attention not in ("causal", "bidirectional"):
-            raise BadInput(f"image_attention must be 'causal' or 'bidirectional', not {self.image_attention!r}")
+        if self.image_attention not in IMAGE_ATTENTION:
+            raise BadInput(f"image_attention must be one of {', '.join(IMAGE_ATTENTION)}, not {self.image_attention!r}")
+        if self.per_layer_dim:
+            require_whole(per_layer_dim=self.per_layer_dim)
         if not self.layers:
             raise BadInput("a decoder needs at least one layer")
+        for number, layer in enumerate(self.layers):
+            self._check_source(number, layer)
+
+    def _check_source(self, number: int, layer: LayerSpec) -> None:
+        """Checks that a layer which borrows keys and values finds them where it looks."""
+        if (source := layer.kv_source) is None:
+            return
+        if type(source) is not int or not 0 <= source < number:
+            raise BadInput(f"layer {number}: kv_source is the number of an earlier layer, not {source!r:.40}")
+        lender = self.layers[source]
+        if lender.kv_source is not None or (lender.kv_heads, lender.head_dim) != (layer.kv_heads, layer.head_dim):
+            raise BadInput(f"layer {number} cannot read the keys of layer {source}, which has none of that shape")
 
     def to_json(self) -> str:
         """The config as stable, indented JSON."""
@@ -148,12 +182,17 @@ class ModelConfig:
         """
         try:
             values = dict(values)
-            values["layers"] = tuple(LayerSpec(**layer) for layer in values["layers"])
+            values["layers"] = tuple(_layer(layer) for layer in values["layers"])
             if vision := values.get("vision"):
                 values["vision"] = VisionConfig(**{**vision, "channels": tuple(vision["channels"])})
             return cls(**values)
         except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise BadInput(f"config.json does not describe a model that this version knows: {error}") from error
+
+
+def _layer(values: dict) -> LayerSpec:
+    experts = values.get("experts")
+    return LayerSpec(**{**values, "experts": experts and ExpertsSpec(**experts)})
 
 
 def read_config(path: Path) -> dict:

@@ -1,6 +1,7 @@
 """The multimodal decoder: embedder, blocks, soft tokens in their places, tied head."""
 
 import itertools
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -10,32 +11,40 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, UInt8
 
-from base_model.attention import Attention, LayerCache, Places
+from base_model.attention import Attention, Context, LayerCache, Places
 from base_model.config import LayerSpec, ModelConfig
-from base_model.layers import GatedMLP, RMSNorm, matmul, param
+from base_model.layers import GatedMLP, RMSNorm, constant, matmul, param
+from base_model.moe import Experts
+from base_model.per_layer import PerLayerEmbedding, PerLayerInput
+from base_model.tokenizer import PAD
 from base_model.vision import PatchEncoder
 from training.sharding import named_sharding
 
 
 class Cache(NamedTuple):
-    """What a decoder remembers of the tokens it has read: `length` slots of `segments` and of each layer are filled."""
+    """What a decoder remembers of the tokens it has read: `length` slots of `segments` and of each layer are filled.
 
-    layers: tuple[LayerCache, ...]
+    A layer that reads the keys of another has no cache.
+    """
+
+    layers: tuple[LayerCache | None, ...]
     segments: Int[Array, "B S"]
     length: Int[Array, ""]
 
 
 def empty_cache(config: ModelConfig, batch: int, slots: int) -> Cache:
     """A cache for `batch` rows of at most `slots` tokens, float32."""
-    layers = tuple(
-        LayerCache(*(jnp.zeros((batch, slots, spec.kv_heads, spec.head_dim), jnp.float32) for _ in range(2)))
-        for spec in config.layers
-    )
+
+    def layer(spec: LayerSpec) -> LayerCache | None:
+        shape = (batch, slots, spec.kv_heads, spec.head_dim)
+        return LayerCache(jnp.zeros(shape), jnp.zeros(shape)) if spec.kv_source is None else None
+
+    layers = tuple(layer(spec) for spec in config.layers)
     return Cache(layers, jnp.zeros((batch, slots), jnp.int32), jnp.int32(0))
 
 
 class Block(nnx.Module):
-    """Attention and MLP, each between two norms, and the saved scalar on the residual stream (Gemma 4)."""
+    """Attention and MLP, each between two norms; after them what some models add (Gemma 4)."""
 
     def __init__(self, spec: LayerSpec, config: ModelConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
         """The norms on the branches start small, so that a deep stack starts near the identity."""
@@ -48,22 +57,32 @@ class Block(nnx.Module):
             self.attention_post_norm, self.mlp_post_norm = norm(branch), norm(branch)
         self.attention = Attention(spec, config, dtype=dtype, rngs=rngs)
         self.mlp = GatedMLP(config.embed_dim, spec.mlp_dim, dtype=dtype, rngs=rngs)
-        self.post_norms = config.post_norms
+        if spec.experts is not None:
+            self.experts = Experts(spec.experts, config, dtype=dtype, rngs=rngs)
+        if config.per_layer_dim:
+            self.per_layer = PerLayerInput(config, dtype=dtype, rngs=rngs)
+        if config.layer_scalar:
+            self.scalar = constant(1.0, (1,), (None,))
+        self.spec, self.config = spec, config
 
     def __call__(
         self,
         x: Float[Array, "B T D"],
-        positions: Int[Array, "B T"],
-        queries: Places,
-        keys: Places,
-        cache: LayerCache | None,
-        slot: Int[Array, ""],
-    ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
-        """One layer."""
-        branch, cache = self.attention(self.attention_norm(x), positions, queries, keys, cache, slot)
-        x = x + (self.attention_post_norm(branch) if self.post_norms else branch)
+        context: Context,
+        own: Float[Array, "B T P"] | None = None,
+        cache: LayerCache | None = None,
+        shared: LayerCache | None = None,
+    ) -> tuple[Float[Array, "B T D"], LayerCache]:
+        """One layer; `own` is its own embedding of each token, the others and what is returned are Attention's."""
+        branch, seen = self.attention(self.attention_norm(x), context, cache, shared)
+        x = x + (self.attention_post_norm(branch) if self.config.post_norms else branch)
         branch = self.mlp(self.mlp_norm(x))
-        return x + (self.mlp_post_norm(branch) if self.post_norms else branch), cache
+        if self.spec.experts is not None:
+            branch = self.experts(x, branch)
+        x = x + (self.mlp_post_norm(branch) if self.config.post_norms else branch)
+        if own is not None:
+            x = x + self.per_layer(x, own)
+        return x * self.scalar[...] if self.config.layer_scalar else x, seen
 
 
 class Decoder(nnx.Module):
@@ -90,6 +109,8 @@ class Decoder(nnx.Module):
             rngs: where fresh parameters come from.
         """
         self.embedding = param(rngs.params(), (config.vocab_size, config.embed_dim), ("vocab", "embed"), 0.02)
+        if config.per_layer_dim:
+            self.per_layer = PerLayerEmbedding(config, dtype=dtype, rngs=rngs)
         self.blocks = nnx.List(Block(spec, config, dtype=dtype, rngs=rngs) for spec in config.layers)
         self.final_norm = RMSNorm(config.embed_dim, epsilon=config.norm_epsilon, offset=config.norm_offset)
         if config.vision is not None:
@@ -125,7 +146,37 @@ class Decoder(nnx.Module):
             images: the pictures of each row in the order of their places; unused trailing slots may hold anything.
             cache: what was read before; the tokens continue it. Without one the row stands alone.
         """
-        x = self.embed(tokens, images)
+        return self.read(self.embed(tokens, images), tokens, positions, segments, cache)
+
+    def read(
+        self,
+        x: Float[Array, "B T D"],
+        tokens: Int[Array, "B T"],
+        positions: Int[Array, "B T"],
+        segments: Int[Array, "B T"],
+        cache: Cache | None = None,
+    ) -> tuple[Float[Array, "B T D"], Cache | None]:
+        """Final-norm hidden states of embeddings in which soft tokens stand in their places already."""
+        context = self._context(tokens, positions, segments, cache)
+        own = self._own_embeddings(x, tokens)
+        if cache is None and self.remat:
+            return self.final_norm(self._by_rows(self._read_again(x, context, own))), None
+        states, seen = self._layers(x, context, own, cache)
+        hidden = self.final_norm(self._by_rows(states[-1]))
+        if cache is None:
+            return hidden, None
+        kept = (layer if spec.kv_source is None else None for spec, layer in zip(self.config.layers, seen, strict=True))
+        return hidden, Cache(tuple(kept), context.keys.segments, cache.length + tokens.shape[1])
+
+    def hidden_states(
+        self, x: Float[Array, "B T D"], tokens: Array, positions: Array, segments: Array
+    ) -> list[Float[Array, "B T D"]]:
+        """What each layer leaves of embeddings, for who wants to look inside; the last is that of `read`."""
+        context = self._context(tokens, positions, segments, None)
+        *states, last = self._layers(x, context, self._own_embeddings(x, tokens), None)[0]
+        return [*states, self.final_norm(last)]
+
+    def _context(self, tokens: Array, positions: Array, segments: Array, cache: Cache | None) -> Context:
         start = jnp.int32(0) if cache is None else cache.length
         slots = start + jnp.arange(tokens.shape[1])
         if cache is None:
@@ -134,37 +185,74 @@ class Decoder(nnx.Module):
             key_segments = jax.lax.dynamic_update_slice(cache.segments, segments, (0, start))
             key_slots = jnp.arange(key_segments.shape[1])
         pictures = key_pictures = None
-        if self.config.image_attention == "bidirectional":
+        if self.config.image_attention != "causal":
             is_soft = tokens == self.image_token
             begins = is_soft & ~jnp.pad(is_soft, ((0, 0), (1, 0)))[:, :-1]
             pictures = jnp.where(is_soft, jnp.cumsum(begins, 1), 0)
             # A picture is read whole or not at all, so that no later token belongs to one that the cache holds.
             key_pictures = jax.lax.dynamic_update_slice(jnp.zeros_like(key_segments), pictures, (0, start))
         queries, keys = Places(slots, segments, pictures), Places(key_slots, key_segments, key_pictures)
-        if cache is None:
-            return self.final_norm(self._by_rows(self._read(x, positions, queries, keys))), None
-        layers = []
-        for block, layer_cache in zip(self.blocks, cache.layers, strict=True):
-            x, layer_cache = block(self._by_rows(x), positions, queries, keys, layer_cache, start)
-            layers.append(layer_cache)
-        return self.final_norm(self._by_rows(x)), Cache(tuple(layers), key_segments, start + tokens.shape[1])
+        return Context(positions, queries, keys, start)
 
-    def _read(self, x: Float[Array, "B T D"], positions: Array, queries: Places, keys: Places) -> Float[Array, "B T D"]:
-        """All layers of rows that stand alone."""
-        if not self.remat:
-            for block in self.blocks:
-                x, _ = block(self._by_rows(x), positions, queries, keys, None, jnp.int32(0))
-            return x
-        # Layers of one shape are one loop, so that a deep stack is compiled once and its backward pass holds one layer.
-        for _, alike in itertools.groupby(self.blocks, key=lambda block: block.attention.spec):
-            structures, states = zip(*(nnx.split(block) for block in alike), strict=True)
+    def _own_embeddings(self, x: Float[Array, "B T D"], tokens: Int[Array, "B T"]) -> list[Array | None]:
+        """Each layer's own embedding of each token, where the model has such."""
+        if not self.config.per_layer_dim:
+            return [None] * len(self.blocks)
+        own = self.per_layer(x, jnp.where(tokens == self.image_token, PAD, tokens))
+        return [own[:, :, number] for number in range(len(self.blocks))]
 
-            def layer(x: Array, state: Any, structure: nnx.GraphDef = structures[0]) -> tuple[Array, None]:
-                block = nnx.merge(structure, state)
-                return block(self._by_rows(x), positions, queries, keys, None, jnp.int32(0))[0], None
+    def _layers(
+        self, x: Float[Array, "B T D"], context: Context, own: list[Array | None], cache: Cache | None
+    ) -> tuple[list[Array], list[LayerCache]]:
+        """What each layer leaves, and the keys and values it attended to."""
+        states: list[Array] = []
+        seen: list[LayerCache] = []
+        for number, block in enumerate(self.blocks):
+            source = block.spec.kv_source
+            x, layer = block(
+                self._by_rows(x),
+                context,
+                own[number],
+                None if cache is None else cache.layers[number],
+                None if source is None else seen[source],
+            )
+            states.append(x)
+            seen.append(layer)
+        return states, seen
 
-            x, _ = jax.lax.scan(jax.checkpoint(layer), x, jax.tree.map(lambda *params: jnp.stack(params), *states))
+    def _read_again(self, x: Float[Array, "B T D"], context: Context, own: list[Array | None]) -> Float[Array, "B T D"]:
+        """The layers of rows that stand alone, each computed again in the backward pass.
+
+        Layers of one shape are one loop, so that a deep stack is compiled once and its backward pass holds one layer.
+        A layer that others borrow from stands alone, for a loop would keep the keys of all.
+        """
+        lenders = {spec.kv_source for spec in self.config.layers}
+        seen: dict[int | None, LayerCache] = {}
+        alike = lambda number: (self.blocks[number].spec, number if number in lenders else None)  # noqa: E731
+        for (spec, lender), numbers in itertools.groupby(range(len(self.blocks)), key=alike):
+            group = list(numbers)
+            structures, states = zip(*(nnx.split(self.blocks[number]) for number in group), strict=True)
+            layer = partial(self._again, structures[0], context, seen.get(spec.kv_source), lender is not None)
+            layers = zip(states, (own[number] for number in group), strict=True)
+            stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
+            x, lent = jax.lax.scan(jax.checkpoint(layer), x, stacked)
+            if lender is not None:
+                seen[lender] = jax.tree.map(lambda leaf: leaf[0], lent)
         return x
+
+    def _again(
+        self,
+        structure: nnx.GraphDef,
+        context: Context,
+        shared: LayerCache | None,
+        lends: bool,
+        x: Float[Array, "B T D"],
+        layer: tuple[Any, Array | None],
+    ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
+        """One step of such a loop: the state of a layer and its own embeddings are what it runs over."""
+        state, own = layer
+        x, seen = nnx.merge(structure, state)(self._by_rows(x), context, own, shared=shared)
+        return x, seen if lends else None
 
     def _by_rows(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """Says that devices share the rows: left alone the compiler follows the parameters and splits the width."""
