@@ -10,7 +10,7 @@ WINDOW, HOP, SPECTRUM = 320, 160, 512  # samples: 20 ms, 10 ms, and the Fourier 
 FLOOR = 1e-3
 
 
-def log_mel(wave: Float32[np.ndarray, " T"], bands: int = 128) -> Float32[np.ndarray, "S N"]:
+def log_mel(wave: Float32[np.ndarray, " samples"], bands: int = 128) -> Float32[np.ndarray, "frames bands"]:
     """log(|Fourier transform of windowed frames| @ mel filters + 1e-3).
 
     Frame i is centred on sample 160 i, half of the first one on silence before the sound. It takes one sample more than
@@ -21,7 +21,7 @@ def log_mel(wave: Float32[np.ndarray, " T"], bands: int = 128) -> Float32[np.nda
         bands: mel bands from 0 to 8 kHz.
 
     Returns:
-        A row for each of the S frames that lie whole in the sound; none when it has fewer than 161 samples.
+        A row for each frame that lies whole in the sound; none when it has fewer than 161 samples.
     """
     wave = np.pad(wave, (WINDOW // 2, 0))
     if len(wave) <= WINDOW:
@@ -33,14 +33,14 @@ def log_mel(wave: Float32[np.ndarray, " T"], bands: int = 128) -> Float32[np.nda
 
 
 @cache
-def mel_filters(bands: int) -> Float[np.ndarray, "M N"]:
+def mel_filters(bands: int) -> Float[np.ndarray, "frequencies bands"]:
     """Triangles of height one, evenly spaced and half overlapping on the mel scale 2595 log10(1 + hertz / 700).
 
     Args:
-        bands: N of them from 0 to 8 kHz.
+        bands: how many, from 0 to 8 kHz.
 
     Returns:
-        The weight of each of the M = 257 frequencies of the spectrum in each band.
+        The weight of each of the spectrum's 257 frequencies in each band.
     """
     hertz = np.linspace(0, RATE / 2, SPECTRUM // 2 + 1)
     top = 2595 * np.log10(1 + RATE / 2 / 700)
