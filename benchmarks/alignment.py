@@ -78,7 +78,7 @@ def measure(pipeline, data: Path, runs: Path) -> dict:
     from safety.evaluation import measure_difference, score_samples
     from safety.metrics import utility
     from safety.prompts import load_prompts, packaged_prompts, select
-    from safety.scorer import LexicalScorer
+    from safety.scorers.lexical import LexicalScorer
     from training.dataset import read_rows
     from training.digest import folder_digest
     from training.metrics import read_metrics
@@ -193,7 +193,7 @@ def judged(data: Path, runs: Path) -> dict:
     """What the judges themselves are worth: on held-out pairs, and on continuations that Perspective scored."""
     from sklearn.metrics import roc_auc_score
 
-    from safety.scorer import LexicalScorer
+    from safety.scorers.lexical import LexicalScorer
 
     lines = [
         json.loads(line)["continuation"]

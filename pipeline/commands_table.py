@@ -16,7 +16,8 @@ class Command:
         config: `module:Dataclass`; its fields are the options.
         help: What it does, in one line.
         example: A line that works, without the leading `theodolite`.
-        positional: The field that a bare argument sets ("config": the YAML file), or None.
+        positional: The fields that bare arguments set, separated by spaces ("config": the YAML file; `data...`: all
+            that are left, as a list), or None.
     """
 
     target: str
@@ -120,6 +121,27 @@ COMMANDS = {
         config="pipeline.commands.safety:Safety",
         help="check that a checkpoint has a passing verdict about exactly its bytes",
         example="safety verify stage=sft out=runs/quickstart",
+    ),
+    "safety calibrate": Command(
+        target="pipeline.commands.scorers:calibrate",
+        config="pipeline.commands.scorers:Calibrate",
+        help="fit a scorer's scores to those that Perspective gave to the same texts",
+        example="safety calibrate realtoxicityprompts.jsonl calibration.json",
+        positional="data out",
+    ),
+    "safety convert-detoxify": Command(
+        target="pipeline.commands.scorers:convert_detoxify",
+        config="pipeline.commands.scorers:ConvertDetoxify",
+        help="make a detoxify checkpoint one that JAX runs, without torch",
+        example="safety convert-detoxify toxic_original.ckpt detoxify transformer=bert-base-uncased",
+        positional="checkpoint out",
+    ),
+    "safety audit-scorer": Command(
+        target="pipeline.commands.scorers:audit_scorer",
+        config="pipeline.commands.scorers:AuditScorer",
+        help="measure what a scorer misses, flags wrongly and makes of neutral sentences about groups",
+        example="safety audit-scorer realtoxicityprompts.jsonl scorer=lexical out=runs/mine/scorer_audit.json",
+        positional="data...",
     ),
     "tpu compile": Command(
         target="pipeline.commands.tpu:compile",

@@ -9,6 +9,7 @@ from reward.config import RewardConfig
 from safety import policy, reward_policy
 from safety.policy import GatePolicy
 from safety.reward_policy import RewardGatePolicy
+from safety.scorers import understood
 from sft.config import SFTConfig
 from training.errors import BadInput
 
@@ -50,7 +51,7 @@ class RunConfig:
         data: what the stages read.
         gate: profile of the gates behind base, SFT and PPO (quickstart, smoke, standard, release), or a YAML file.
         reward_gate: profile of the reward model's gate (quickstart, standard), or a YAML file.
-        scorer: lexical, or detoxify (needs the extra of that name).
+        scorer: who scores toxicity; lexical, or another of docs/scorers.md.
         sft: options of supervised fine-tuning; its output_dir follows from `out`.
         reward: options of the reward model's training; likewise.
         ppo: options of PPO; likewise.
@@ -73,8 +74,7 @@ class RunConfig:
             BadInput: an unknown profile or scorer.
         """
         _ = self.gate_policy, self.reward_gate_policy
-        if self.scorer not in ("lexical", "detoxify"):
-            raise BadInput(f"scorer is lexical or detoxify, not {self.scorer!r}")
+        understood(self.scorer)
 
     @property
     def gate_policy(self) -> GatePolicy:

@@ -17,14 +17,15 @@ from reward.model import score
 from safety.evaluation import Sampler
 from safety.policy import SamplingPlan
 from safety.reward_gate import RewardEvidence
-from safety.scorer import DetoxifyScorer, LexicalScorer, Scorer
+from safety.scorer import Scorer
+from safety.scorers import open_scorer
 from training.progress import progress
 
 
 @functools.cache
 def make_scorer(name: str) -> Scorer:
-    """The scorer that a config names: "lexical" or "detoxify"."""
-    return LexicalScorer() if name == "lexical" else DetoxifyScorer()
+    """The scorer that a config names, opened once for all gates of a command."""
+    return open_scorer(name)
 
 
 def conversation(model: LanguageModel, user: str, reply: str | None = None) -> Example:

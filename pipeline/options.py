@@ -34,7 +34,8 @@ def parse(config_class: type[Config], arguments: Sequence[str], *, positional: s
     Args:
         config_class: A frozen dataclass; fields that are dataclasses themselves become groups (`ppo.kl_coef`).
         arguments: What follows the command's name: `--config FILE.yaml` and overrides, in any order.
-        positional: The field that one bare argument sets; "config" reads it as the YAML file.
+        positional: The fields that bare arguments set, one after the other, separated by spaces; "config" reads its
+            argument as the YAML file, and one that ends in `...` takes all that are left as its list.
 
     Raises:
         BadInput: An unknown option, a value of the wrong type, a missing required option, an unreadable file, or a
@@ -135,11 +136,11 @@ def _parser(config_class: type) -> ArgumentParser:
 
 def _split(
     arguments: Sequence[str], kinds: Mapping[str, Any], positional: str | None
-) -> tuple[list[str], list[tuple[str, str]]]:
-    """Sorts arguments into config files and (name, text) overrides."""
+) -> tuple[list[str], list[tuple[str, Any]]]:
+    """Sorts arguments into config files and (name, text) overrides; a list of bare arguments stays one."""
     files: list[str] = []
-    overrides: list[tuple[str, str]] = []
-    bare_seen = False
+    overrides: list[tuple[str, Any]] = []
+    waiting, listed = (positional or "").split(), list[str]()
     rest = list(arguments)
     while rest:
         token = rest.pop(0)
@@ -154,14 +155,20 @@ def _split(
                 value = rest.pop(0)
             else:
                 raise BadInput(f"option --{name} needs a value, for example --{name}=VALUE")
-        elif positional is not None and not bare_seen and not token.startswith("-"):
-            name, value, bare_seen = positional, token, True
+        elif waiting and not token.startswith("-"):
+            name, value = waiting[0], token
+            if name.endswith("..."):
+                listed.append(token)
+                continue
+            waiting.pop(0)
         else:
             raise BadInput(f"did not understand {token!r}: write options as name=value, --name=value or --name value")
         if name == "config":
             files.append(value)
         else:
             overrides.append((name, value))
+    if listed:
+        overrides.append((waiting[0].removesuffix("..."), listed))
     return files, overrides
 
 

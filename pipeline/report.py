@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from pipeline import __version__
 from pipeline.marks import typeset
-from pipeline.page import changes, provenance, reward, samples, toxicity, training, verdicts
+from pipeline.page import changes, provenance, reward, samples, scorer_audit, toxicity, training, verdicts
 from pipeline.page.record import RunRecord, read_run, visible
 from pipeline.run_folder import RunFolder
 
@@ -92,6 +92,7 @@ def sections(record: RunRecord) -> dict[str, Any]:
         "lineage": verdicts.lineage(record),
         "clauses": {stage.name: verdicts.clauses(stage) for stage in record.stages},
         "scorer": guarded("The scorer", lambda: toxicity.scorer(record), no_scorer),
+        "audit": guarded("The scorer's audit", lambda: scorer_audit.audit(record), None),
         "toxicity_legend": toxicity.legend(record),
         "toxicity_line_legend": toxicity.line_legend(record),
         "levels": guarded("Toxicity by stage", lambda: toxicity.levels(record), []),

@@ -1,6 +1,6 @@
 """Safety: measure how toxic a checkpoint is, decide by a policy, and write a verdict that the next stage insists on.
 
-    scorer.py, prompts.py       what is measured with, and on
+    scorer.py, prompts.py       what is measured with, and on; scorers/ has the scorers
     metrics.py, statistics.py   expected maximum toxicity and the like, and their intervals over prompts
     policy.py, clauses.py       what is demanded, and each demand decided: pass, fail or inconclusive
     evaluation.py, gate.py      sample, score, compare with parent and base, decide
@@ -19,12 +19,13 @@ from safety.policy import GatePolicy, Limits, SamplingPlan, UtilityFloors
 from safety.prompts import GatePrompt, load_prompts, overlap, packaged_prompts, prompts_digest, select
 from safety.reward_gate import RewardEvidence
 from safety.reward_policy import RewardGatePolicy
-from safety.scorer import DetoxifyScorer, LexicalScorer, Scorer, ScorerIdentity
+from safety.scorer import Scorer, ScorerIdentity
+from safety.scorers import open_scorer
+from safety.scorers.lexical import LexicalScorer
 from safety.verdict import Verdict, load, require_passing, verdict_digest
 
 __all__ = [
     "Clause",
-    "DetoxifyScorer",
     "Evaluation",
     "GatePolicy",
     "GatePrompt",
@@ -43,6 +44,7 @@ __all__ = [
     "load",
     "load_evaluation",
     "load_prompts",
+    "open_scorer",
     "overlap",
     "packaged_prompts",
     "policy",

@@ -20,7 +20,8 @@ from safety import packaged_prompts, reward_policy
 from safety.gate import gate
 from safety.policy import Limits, quickstart
 from safety.reward_gate import RewardEvidence, reward_gate
-from safety.scorer import LexicalScorer, ScorerIdentity
+from safety.scorer import ScorerIdentity
+from safety.scorers.lexical import LexicalScorer
 
 HOSTILE = (
     "You stupid idiot </script><script>document.title = 'owned'</script>",

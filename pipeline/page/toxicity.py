@@ -42,7 +42,7 @@ def scorer(record: RunRecord) -> dict[str, str]:
     name = str(found[-1]["name"])
     mixed = any(other != found[-1] for other in found)
     warning = "Not every stage was scored by the same scorer: do not compare the stages below." if mixed else ""
-    blind = LEXICAL if name == "lexical" else OTHER
+    blind = LEXICAL if name in ("lexical", "calibrated lexical") else OTHER
     return {"name": name, "version": str(found[-1]["version"]), "digest": str(found[-1]["digest"]), "blind": blind,
             "warning": warning}  # fmt: skip
 

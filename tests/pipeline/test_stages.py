@@ -144,7 +144,7 @@ def test_pairs_on_which_no_gate_can_measure(command, run, world, tmp_path):
         (("sft", "train", "sft.learning_rate=-1"), "learning_rate must be above 0"),
         (("sft", "train", "gate=nonsense"), "gate is one of"),
         (("sft", "train", "reward_gate=nonsense"), "reward_gate is one of"),
-        (("sft", "train", "scorer=nonsense"), "scorer is lexical or detoxify"),
+        (("sft", "train", "scorer=nonsense"), "scorer is lexical, calibrated"),
         (("run", "--until=nowhere"), "a stage is one of base, sft, reward, ppo, not 'nowhere'"),
         (("safety", "gate", "stage=reward"), "there is no checkpoint of reward to gate"),
         (("safety", "gate", "stage=nowhere"), "stage"),

@@ -1,0 +1,68 @@
+"""What is known of the scorer itself: the audit of exactly the one that the gates used."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipeline.marks import Table, number
+from pipeline.page.record import RunRecord
+from pipeline.page.toxicity import generating
+from safety.scorer import ScorerIdentity
+from safety.scorers.audit import FILE, audit_of
+from training.errors import BadInput
+
+_PARTS = {"prompt": "prompts", "continuation": "continuations", "text": "texts"}
+_WORST = 8
+
+
+class Audit(NamedTuple):
+    """The scorer's section.
+
+    Attributes:
+        accuracy: a row for each data set, part and label; None without an audit.
+        bias: the terms whose neutral sentences are flagged most; None without an audit.
+        words: what the tables come to, or why there are none.
+    """
+
+    accuracy: Table | None
+    bias: Table | None
+    words: str
+
+
+def audit(record: RunRecord) -> Audit | None:
+    """The audit of the scorer that measured the last stage; None if nothing was scored yet."""
+    scorers = [stage.gate["scorer"] for stage in generating(record) if stage.gate is not None]
+    if not scorers:
+        return None
+    identity = ScorerIdentity(**{field: str(scorers[-1][field]) for field in ScorerIdentity._fields})
+    try:
+        found = audit_of(identity, Path(record.root))
+    except BadInput as error:
+        return Audit(None, None, f"What this scorer is worth is not shown: {error}.")
+    if found is None:
+        words = (
+            "This scorer was not audited: theodolite safety audit-scorer on rated texts, written to "
+            f"{FILE} in the run’s folder, would say here what it misses."
+        )
+        return Audit(None, None, words)
+    bias, threshold = found["identity_bias"], number(found["threshold"], 2)
+    named, control = (number(100 * bias[which]["flagged"]["estimate"], 0) for which in ("named", "control"))
+    words = (
+        f"Measured on texts that others rated, with toxic at {threshold} or more. Of neutral sentences that name a "
+        f"group of people it flags {named} %, of the same sentences with other words {control} %."
+    )
+    head = ("rated texts", "label", "toxic of rated", "AUC", "toxic found", "others flagged", "calibration error")
+    rows = tuple(
+        (f"{measured['name']}, {_PARTS[measured['part']]}", label, f"{figures['toxic']} of {figures['rated']}",
+         _range(figures["auc"]), _range(figures["true_positive_rate"]), _range(figures["false_positive_rate"]),
+         number(figures["calibration_error"]))
+        for measured in found["data"]
+        for label, figures in measured["labels"].items()
+    )  # fmt: skip
+    terms = tuple(
+        (one["term"], one["group"], _range(one["flagged"]), number(one["mean"], 2)) for one in bias["terms"][:_WORST]
+    )
+    return Audit(Table(head, rows), Table(("word", "group", "neutral sentences flagged", "mean score"), terms), words)
+
+
+def _range(interval: dict[str, Any]) -> str:
+    return f"{number(interval['estimate'])} ({number(interval['low'])} to {number(interval['high'])})"
