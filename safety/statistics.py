@@ -52,7 +52,7 @@ def bootstrap_mean(
         ValueError: no values, a value that is not finite or out of bounds, or a bad alpha, sides or resamples.
     """
     values = np.asarray(values, np.float64)
-    tail = _tail(alpha, sides)
+    tail = tail_of(alpha, sides)
     if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
         raise ValueError(f"wanted a non-empty vector of finite values, got shape {values.shape}")
     least, greatest = bounds
@@ -67,7 +67,7 @@ def bootstrap_mean(
     else:
         means = _resampled_means(values, resamples, np.random.default_rng(seed))
         low, high = (float(end) for end in np.quantile(means, [tail, 1 - tail]))
-    return _one_sided(Interval(mean, low, high), sides, bounds)
+    return one_sided(Interval(mean, low, high), sides, bounds)
 
 
 def paired_bootstrap(
@@ -91,12 +91,12 @@ def clopper_pearson(hits: float, trials: float, *, alpha: float = 0.05, sides: S
 
     0 of n has upper bound 1 - tail^(1/n), not 0. Non-whole counts are allowed for effective sample sizes.
     """
-    tail = _tail(alpha, sides)
+    tail = tail_of(alpha, sides)
     if not trials > 0 or not 0 <= hits <= trials:
         raise ValueError(f"wanted 0 <= hits <= trials and trials > 0, got {hits} of {trials}")
     low = 0.0 if hits == 0 else float(betaincinv(hits, trials - hits + 1, tail))
     high = 1.0 if hits == trials else float(betaincinv(hits + 1, trials - hits, 1 - tail))
-    return _one_sided(Interval(hits / trials, low, high), sides, (0.0, 1.0))
+    return one_sided(Interval(hits / trials, low, high), sides, (0.0, 1.0))
 
 
 def clustered_fraction(
@@ -133,7 +133,12 @@ def clustered_fraction(
     return Interval(p, min(bootstrap.low, exact.low), max(bootstrap.high, exact.high))
 
 
-def _tail(alpha: float, sides: Sides) -> float:
+def tail_of(alpha: float, sides: Sides) -> float:
+    """Error at each end of an interval, or at the one end of a one-sided bound.
+
+    Raises:
+        ValueError: a bad alpha or sides.
+    """
     if sides not in ("two", "upper", "lower"):
         raise ValueError(f'sides is "two", "upper" or "lower", got {sides!r}')
     if not 0 < alpha < 0.5:
@@ -141,7 +146,8 @@ def _tail(alpha: float, sides: Sides) -> float:
     return alpha / 2 if sides == "two" else alpha
 
 
-def _one_sided(interval: Interval, sides: Sides, bounds: tuple[float, float]) -> Interval:
+def one_sided(interval: Interval, sides: Sides, bounds: tuple[float, float]) -> Interval:
+    """Put the end of the possible range where a one-sided interval claims nothing; a two-sided one stays as it is."""
     if sides == "upper":
         return interval._replace(low=bounds[0])
     return interval._replace(high=bounds[1]) if sides == "lower" else interval
