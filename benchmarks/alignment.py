@@ -77,7 +77,8 @@ def measure(pipeline, data: Path, runs: Path) -> dict:
     from safety.evaluation import measure as toxicity
     from safety.evaluation import measure_difference, score_samples
     from safety.metrics import utility
-    from safety.prompts import load_prompts, packaged_prompts, select
+    from safety.prompt_set import load_prompts, packaged_prompts
+    from safety.prompts import select
     from safety.scorers.lexical import LexicalScorer
     from training.dataset import read_rows
     from training.digest import folder_digest

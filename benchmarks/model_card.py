@@ -196,7 +196,8 @@ def toxicity(model) -> dict:
     from safety.evaluation import evaluate
     from safety.evaluation import measure as interval
     from safety.policy import smoke
-    from safety.prompts import packaged_prompts, select
+    from safety.prompt_set import packaged_prompts
+    from safety.prompts import select
 
     policy = smoke()
     drawn = select(packaged_prompts(), policy.prompts_per_stratum, policy.seed)

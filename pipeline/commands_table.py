@@ -105,8 +105,8 @@ COMMANDS = {
         example="ppo train --config configs/quickstart.yaml out=runs/mine ppo.kl_coef=0.02",
     ),
     "safety evaluate": Command(
-        target="pipeline.commands.safety:evaluate",
-        config="pipeline.commands.safety:SafetyEvaluate",
+        target="pipeline.commands.toxicity:evaluate",
+        config="pipeline.commands.toxicity:SafetyEvaluate",
         help="measure a checkpoint's toxicity, without a verdict",
         example="safety evaluate checkpoint=runs/quickstart/sft/checkpoint",
     ),
@@ -121,6 +121,19 @@ COMMANDS = {
         config="pipeline.commands.safety:Safety",
         help="check that a checkpoint has a passing verdict about exactly its bytes",
         example="safety verify stage=sft out=runs/quickstart",
+    ),
+    "safety power": Command(
+        target="pipeline.commands.power:power",
+        config="pipeline.commands.power:Power",
+        help="how many prompts a limit needs, or what a number of prompts can decide",
+        example="safety power margin=0.03 power=0.9",
+    ),
+    "safety quarantine": Command(
+        target="pipeline.commands.quarantine:quarantine",
+        config="pipeline.commands.quarantine:Quarantine",
+        help="list, show or waive what did not pass its gate",
+        example="safety quarantine show runs/quickstart sft",
+        positional="action out stage",
     ),
     "safety calibrate": Command(
         target="pipeline.commands.scorers:calibrate",

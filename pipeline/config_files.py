@@ -1,9 +1,10 @@
-"""The files in configs/: defaults of commands, written out with a comment on each group.
+"""The files in configs/: defaults of commands with a comment on each group, gate policies, and their JSON Schemas.
 
 `python -m pipeline.config_files` writes them again; a test compares them with the dataclasses.
 """
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,14 @@ from pipeline.commands.base import BasePretrain
 from pipeline.commands.quickstart import Quickstart
 from pipeline.commands.run import Run
 from pipeline.options import to_yaml
+from safety import policy as policies
+from safety import reward_policy as reward_policies
+from safety.fields import schema
+from safety.policy import GatePolicy
+from safety.reward_policy import RewardGatePolicy
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs"
+GATE_SCHEMA, REWARD_SCHEMA = "gate_policy.schema.json", "reward_gate_policy.schema.json"
 
 # Options that a file of defaults must not have: where a stage writes follows from `out`, and a stage's command has no
 # first and last stage.
@@ -61,7 +68,24 @@ def files() -> dict[str, str]:
         "alignment.yaml": (alignment(), measured),
         "tiny_base.yaml": (tiny_base(), pretrain),
     }
-    return {name: _commented(config, command) for name, (config, command) in configs.items()}
+    written = {name: _commented(config, command) for name, (config, command) in configs.items()}
+    for policy in (policies.quickstart(), policies.smoke(), policies.standard(), policies.release()):
+        written[f"gates/{policy.profile}.yaml"] = _policy(policy, f"../{GATE_SCHEMA}", "gate")
+    for policy in (reward_policies.quickstart(), reward_policies.standard()):
+        written[f"gates/reward_{policy.profile}.yaml"] = _policy(policy, f"../{REWARD_SCHEMA}", "reward_gate")
+    schemas = {GATE_SCHEMA: (GatePolicy, "Gate policy"), REWARD_SCHEMA: (RewardGatePolicy, "Reward gate policy")}
+    return written | {name: json.dumps(schema(*kind), indent=1) + "\n" for name, kind in schemas.items()}
+
+
+def _policy(policy: Any, schema_file: str, option: str) -> str:
+    """A preset as a file to start one's own from; an editor that knows JSON Schema checks and completes it."""
+    values = json.loads(json.dumps(asdict(policy)))
+    lines = [
+        f"# yaml-language-server: $schema={schema_file}",
+        f"# The profile {policy.profile}, to start your own from: {option}=FILE.yaml. The schema explains each field.",
+        yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120).rstrip("\n"),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _commented(config: Any, command: str) -> str:
@@ -80,5 +104,6 @@ def _commented(config: Any, command: str) -> str:
 
 if __name__ == "__main__":
     for name, content in files().items():
+        (FOLDER / name).parent.mkdir(exist_ok=True)
         (FOLDER / name).write_text(content, encoding="utf-8")
         print(FOLDER / name)

@@ -5,6 +5,7 @@ from typing import Any
 
 from pipeline import ledger
 from pipeline.config import RunConfig
+from pipeline.quarantine import checkpoint_of
 from pipeline.run_folder import RunFolder
 from training.errors import BadInput
 
@@ -37,7 +38,7 @@ def require_same(config: RunConfig, folder: RunFolder, stages: Sequence[str]) ->
     """
     for stage in stages:
         event = made(folder, stage)
-        if event is None or "recipe" not in event or not folder.stage(stage).checkpoint.exists():
+        if event is None or "recipe" not in event or not checkpoint_of(folder, stage).exists():
             continue
         then, now = event["recipe"], recipe(config, stage)
         changed = [name for name in {**then, **now} if then.get(name) != now.get(name)]

@@ -35,6 +35,10 @@ class StageFolder:
         """A checkpoint that is written and not yet on record."""
         return self.path / "checkpoint.new"
 
+    def quarantined(self, digest: str) -> Path:
+        """Where a checkpoint that failed its gate waits, out of the way of whoever copies `checkpoint`."""
+        return self.path / "quarantine" / digest.removeprefix("sha256:")[:12]
+
     @property
     def state(self) -> Path:
         """The full training state, for an exact resume."""

@@ -13,8 +13,11 @@ from typing import Any
 from base_model import checkpoint
 from pipeline import ledger
 from pipeline.config import PACKAGED, DataConfig, RunConfig
+from pipeline.gate_prompts import gate_sets
 from pipeline.gates import gate_sampler, make_scorer, reward_evidence
 from pipeline.packaged_data import write_packaged_data
+from pipeline.plain_text import fluency_under, unprompted_sampler
+from pipeline.quarantine import checkpoint_of, gates_on_record, settle
 from pipeline.recipe import made, recipe
 from pipeline.run_folder import STAGES, RunFolder, StageFolder
 from ppo.train import PPOTrainer
@@ -22,9 +25,10 @@ from reward.data import preference_pairs
 from reward.evaluation import evaluate_pairs
 from reward.train import RewardTrainer
 from safety.gate import gate
-from safety.prompts import load_prompts, packaged_prompts
+from safety.quarantine import inherited, waive
 from safety.reward_gate import RewardEvidence, reward_gate
 from safety.verdict import Verdict, has_evidence, load, require_passing
+from safety.waiver import Waiver
 from sft.train import SFTTrainer
 from training.checkpoint import write_json
 from training.dataset import read_rows
@@ -63,8 +67,8 @@ class Pipeline:
         return DataConfig(**{name: packaged[name] if value == PACKAGED else value for name, value in wanted.items()})
 
     def checkpoint(self, stage: str) -> Path:
-        """The folder of a stage's model; the base model stays where it is."""
-        return self.config.base_checkpoint if stage == "base" else self.folder.stage(stage).checkpoint
+        """The folder of a stage's model, in quarantine if it failed its gate; the base model stays where it is."""
+        return self.config.base_checkpoint if stage == "base" else checkpoint_of(self.folder, stage)
 
     def require_parents(self, stage: str) -> None:
         """Raises Refused unless all that `stage` reads passed this run's policy with exactly its bytes."""
@@ -85,7 +89,7 @@ class Pipeline:
         """
         self.require_parents(stage)
         folder = self.folder.stage(stage)
-        if folder.checkpoint.exists():
+        if self.checkpoint(stage).exists():
             self._require_same_parents(stage)
             return
         self._timed(f"{stage} trained", stage, lambda: self._train(stage, folder))
@@ -132,8 +136,11 @@ class Pipeline:
             scorer = dict(zip(("name", "version", "digest"), make_scorer(self.config.scorer).identity, strict=True))
             found = (verdict.checkpoint, verdict.policy, verdict.scorer)
             wanted = (folder_digest(self.checkpoint(stage)), self._policy(stage), scorer)
-            if verdict.passed and found == wanted and has_evidence(verdict, folder.gate):
+            # The same bytes, policy and scorer fail again, however often they are asked.
+            decided = verdict.passed or verdict.outcome == "fail"
+            if decided and found == wanted and has_evidence(verdict, folder.gate):
                 self._require_record(verdict)
+                settle(self.folder, verdict)
                 return verdict
         verdicts = []
 
@@ -142,31 +149,56 @@ class Pipeline:
             return _what_counts(verdicts[0])
 
         self._timed(f"{stage} gated", stage, decide)
+        settle(self.folder, verdicts[0])
         return verdicts[0]
+
+    def waive(self, stage: str, reason: str) -> Verdict:
+        """Lets a checkpoint be used although its gate did not pass it; on record, and seen in every later report.
+
+        Raises:
+            BadInput: no reason, no verdict, or nothing to waive.
+            Refused: the verdict has no evidence, or is about other bytes.
+        """
+        verdict = waive(self.folder.stage(stage).gate, self.checkpoint(stage), reason=reason)
+        self._require_record(verdict)
+        settle(self.folder, verdict)
+        return verdict
 
     def _require_record(self, verdict: Verdict) -> None:
         """Puts a verdict on record that is not: its command was killed before it could, or it comes from elsewhere."""
-        event, counts = f"{verdict.stage} gated", _what_counts(verdict)
+        event, counts = f"{verdict.stage} {'waived' if verdict.waiver else 'gated'}", _what_counts(verdict)
         known = ledger.verify(self.folder.ledger) if self.folder.ledger.exists() else []
         if not any(line["event"] == event and counts.items() <= line.items() for line in known):
             ledger.append(self.folder.ledger, event, {"stage": verdict.stage, "seconds": 0.0, **counts})
 
     def _gate_policy(self, stage: str) -> Verdict:
-        path = self.checkpoint(stage)
+        path, policy = self.checkpoint(stage), self.config.gate_policy
         model = checkpoint.load(path)
-        prompts = [*packaged_prompts(), *load_prompts(self.data().gate_prompts).prompts]
+        sets = gate_sets(self.data(), on_bad_row=self.config.ppo.on_bad_row)
         first = stage == "base"
+        base = model if first or policy.utility.max_perplexity is None else checkpoint.load(self.checkpoint("base"))
+        record = gates_on_record(self.folder, stage, folder_digest(path))
         return gate(
             gate_sampler(model, f"{stage} gate"),
-            prompts,
+            [prompt for found in sets for prompt in found.prompts],
             make_scorer(self.config.scorer),
-            self.config.gate_policy,
+            policy,
             stage=stage,
             checkpoint=path,
             folder=self.folder.stage(stage).gate,
             parent_gate=None if first else self.folder.stage(PARENT[stage]).gate,
             base_gate=None if first else self.folder.stage("base").gate,
+            unprompted=unprompted_sampler(model, f"{stage} gate, unprompted"),
+            fluency=fluency_under(base),
+            origins=[found.identity for found in sets],
+            waivers=self._inherited(stage),
+            attempts=record.attempts,
+            tried=record.seeds,
         )
+
+    def _inherited(self, stage: str) -> tuple[Waiver, ...]:
+        """The waivers of what a stage is made from."""
+        return inherited(self.folder.stage(parent).gate for parent in DEMANDS.get(stage, ()))
 
     def _gate_reward(self) -> Verdict:
         path, sft = self.checkpoint("reward"), self.folder.stage("sft")
@@ -188,6 +220,8 @@ class Pipeline:
             checkpoint=path,
             folder=self.folder.stage("reward").gate,
             parent_gate=sft.gate,
+            waivers=self._inherited("reward"),
+            attempts=gates_on_record(self.folder, "reward", folder_digest(path)).attempts,
         )
 
     def evaluate(self, stage: str) -> Mapping[str, Any]:
@@ -228,4 +262,6 @@ class Pipeline:
 
 
 def _what_counts(verdict: Verdict) -> dict[str, Any]:
-    return {name: getattr(verdict, name) for name in ("outcome", "checkpoint", "attempt")}
+    """What the ledger keeps of a verdict; of one that measured nothing no seed, for it looked at no luck."""
+    counts = {name: getattr(verdict, name) for name in ("outcome", "checkpoint", "attempt")}
+    return counts | ({"seeds": dict(verdict.seeds)} if "samples.jsonl" in verdict.evidence else {})

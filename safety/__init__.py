@@ -1,11 +1,15 @@
 """Safety: measure how toxic a checkpoint is, decide by a policy, and write a verdict that the next stage insists on.
 
     scorer.py, prompts.py       what is measured with, and on; scorers/ has the scorers
-    metrics.py, statistics.py   expected maximum toxicity and the like, and their intervals over prompts
-    policy.py, clauses.py       what is demanded, and each demand decided: pass, fail or inconclusive
+    prompt_set.py, real_toxicity.py     sets of prompts, loaded and identified
+    metrics.py, unprompted.py, refusals.py, categories.py       what is measured of replies
+    statistics.py, proportions.py, power.py     intervals and tests, and how many prompts they take
+    policy.py, demands.py, fields.py    what is demanded, checked and described as JSON Schema
+    preconditions.py, clauses.py, usefulness.py     each demand decided: pass, fail or inconclusive
     evaluation.py, gate.py      sample, score, compare with parent and base, decide
     reward_gate.py              the gate of a reward model, which generates nothing; reward_policy.py: its demands
     verdict.py, evidence.py     verdict.json, report.json and samples.jsonl, and `require_passing`
+    quarantine.py, waiver.py    what may be used although it did not pass
 
 The package knows no model: `safety.gate.gate` is handed a callable that samples, `safety.reward_gate.reward_gate` one
 that measures. `safety.policy` and `safety.reward_policy` have the presets.
@@ -16,7 +20,8 @@ from safety.clauses import Clause
 from safety.evaluation import Evaluation, Sampler, evaluate
 from safety.evidence import load_evaluation
 from safety.policy import GatePolicy, Limits, SamplingPlan, UtilityFloors
-from safety.prompts import GatePrompt, load_prompts, overlap, packaged_prompts, prompts_digest, select
+from safety.prompt_set import load_prompts, packaged_prompts
+from safety.prompts import GatePrompt, overlap, prompts_digest, select
 from safety.reward_gate import RewardEvidence
 from safety.reward_policy import RewardGatePolicy
 from safety.scorer import Scorer, ScorerIdentity

@@ -5,7 +5,7 @@ anything short, missing or not finite stops the evaluation.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,20 @@ from jaxtyping import Float
 
 from safety import metrics, statistics
 from safety.policy import GatePolicy, SamplingPlan
-from safety.prompts import STRATA, GatePrompt, prompts_digest
+from safety.prompts import GROUPS, GatePrompt, prompts_digest
 from safety.scorer import Scorer, ScorerIdentity, check_scores
 from training.errors import GateInconclusive
 
 Sampler = Callable[[Sequence[str], SamplingPlan], list[list[str]]]
 """Given prompt texts and a plan, returns `plan.samples_per_prompt` continuations for each prompt, in order. The same
 texts and plan must give the same continuations; prompts are posed as the user's turn."""
+
+UnpromptedSampler = Callable[[int, SamplingPlan], list[str]]
+"""Given a number and a plan, returns that many generations from nothing but the beginning of a text."""
+
+Fluency = Callable[[Sequence[str], Sequence[str]], tuple[np.ndarray, np.ndarray]]
+"""Given prompt texts and a reply to each, returns the sum of each reply's negative log-likelihood under the frozen base
+model, in nats, and its number of tokens."""
 
 # Any scorer worth asking puts all of the first above all of the second, with the threshold between.
 TOXIC_CANARIES = (
@@ -47,6 +54,9 @@ class Evaluation:
         canaries: the gate label's scores of the toxic and the benign canaries.
         scorer: who scored all this.
         sampling: how the continuations were drawn.
+        perplexity: of each prompt's first continuation, over all prompts, under the base; None if not measured.
+        unprompted: unprompted generations; none if the policy asks for none.
+        unprompted_scores: for each label, float32 [generations].
     """
 
     prompts: tuple[GatePrompt, ...]
@@ -55,6 +65,9 @@ class Evaluation:
     canaries: tuple[np.ndarray, np.ndarray]
     scorer: ScorerIdentity
     sampling: SamplingPlan
+    perplexity: float | None = None
+    unprompted: tuple[str, ...] = ()
+    unprompted_scores: Mapping[str, Float[np.ndarray, " generations"]] = field(default_factory=dict)
 
     @property
     def prompts_digest(self) -> str:
@@ -62,12 +75,24 @@ class Evaluation:
         return prompts_digest(self.prompts)
 
     def rows(self, stratum: str) -> np.ndarray:
-        """Return the indices of a stratum's prompts; "all" for every prompt."""
-        return np.array([i for i, p in enumerate(self.prompts) if stratum in ("all", p.stratum)], dtype=np.int64)
+        """Return the indices of the prompts of a group or of a policy's further set."""
+        return np.array([i for i, p in enumerate(self.prompts) if p.belongs_to(stratum)], dtype=np.int64)
+
+    def replies(self, stratum: str) -> list[tuple[str, ...]]:
+        """Return the continuations of those prompts."""
+        return [self.samples[row] for row in self.rows(stratum)]
 
 
-def evaluate(sampler: Sampler, prompts: Sequence[GatePrompt], scorer: Scorer, policy: GatePolicy) -> Evaluation:
-    """Sample k continuations of each prompt and score them.
+def evaluate(
+    sampler: Sampler,
+    prompts: Sequence[GatePrompt],
+    scorer: Scorer,
+    policy: GatePolicy,
+    *,
+    unprompted: UnpromptedSampler | None = None,
+    fluency: Fluency | None = None,
+) -> Evaluation:
+    """Sample k continuations of each prompt and score them, and measure what else the policy asks for.
 
     Raises:
         GateInconclusive: the sampler or the scorer returned something else than what it was asked for.
@@ -75,7 +100,29 @@ def evaluate(sampler: Sampler, prompts: Sequence[GatePrompt], scorer: Scorer, po
     if not prompts:
         raise GateInconclusive("there are no gate prompts to evaluate on")
     samples = sampler([prompt.text for prompt in prompts], policy.sampling)
-    return score_samples(samples, prompts, scorer, policy)
+    evaluation = score_samples(samples, prompts, scorer, policy)
+    if policy.utility.max_perplexity is not None:
+        evaluation = replace(evaluation, perplexity=_perplexity(evaluation, fluency))
+    if policy.unprompted is not None:
+        count = policy.unprompted.generations
+        texts = [] if unprompted is None else unprompted(count, policy.sampling)
+        if len(texts) != count or not all(isinstance(text, str) for text in texts):
+            raise GateInconclusive(f"the policy wants {count} unprompted generations and the sampler gave {len(texts)}")
+        scores = check_scores(scorer.score(texts), tuple(scorer.labels), count)
+        evaluation = replace(evaluation, unprompted=tuple(texts), unprompted_scores=scores)
+    return evaluation
+
+
+def _perplexity(evaluation: Evaluation, fluency: Fluency | None) -> float:
+    """Perplexity of the first continuation of each prompt of the two strata."""
+    if fluency is None:
+        raise GateInconclusive("the policy limits the perplexity under the base model, and no base model was given")
+    rows = evaluation.rows("all")
+    texts = [evaluation.prompts[row].text for row in rows]
+    nll, tokens = fluency(texts, [evaluation.samples[row][0] for row in rows])
+    if np.shape(nll) != (len(rows),) or np.shape(tokens) != (len(rows),) or not np.isfinite(nll).all():
+        raise GateInconclusive(f"the base model owed {len(rows)} finite likelihoods and returned {np.shape(nll)}")
+    return metrics.perplexity(nll, tokens)
 
 
 def score_samples(samples: Sequence, prompts: Sequence[GatePrompt], scorer: Scorer, policy: GatePolicy) -> Evaluation:
@@ -163,5 +210,10 @@ def measure_difference(
 
 
 def strata(evaluation: Evaluation) -> list[str]:
-    """Return the strata that have prompts, and "all"."""
-    return [stratum for stratum in STRATA if len(evaluation.rows(stratum))] + ["all"]
+    """Return the groups that have prompts, "all" last."""
+    return [group for group in GROUPS if len(evaluation.rows(group))]
+
+
+def groups(evaluation: Evaluation, policy: GatePolicy) -> list[str]:
+    """Return the groups and the policy's further sets."""
+    return [*strata(evaluation), *policy.sets]

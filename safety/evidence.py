@@ -5,6 +5,7 @@ very scorer that scores its child. report.json holds every metric with its inter
 """
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -14,11 +15,16 @@ from typing import Any
 import numpy as np
 
 from safety import metrics, statistics
+from safety.categories import category_table
 from safety.clauses import Clause
-from safety.evaluation import Evaluation, measure, measure_difference, score_samples, strata
+from safety.evaluation import Evaluation, measure, measure_difference, score_samples
+from safety.evaluation import groups as groups_of
 from safety.policy import GatePolicy
+from safety.prompt_set import PromptSetIdentity
 from safety.prompts import GatePrompt
 from safety.scorer import Scorer
+from safety.unprompted import curve_sizes, maximum_curve
+from safety.usefulness import measure_refusals
 from safety.verdict import load
 from training.digest import file_digest
 from training.errors import BadInput, GateInconclusive
@@ -31,9 +37,21 @@ def samples_jsonl(evaluation: Evaluation) -> str:
     lines = []
     for row, (prompt, samples) in enumerate(zip(evaluation.prompts, evaluation.samples, strict=True)):
         scores = {label: [float(value) for value in values[row]] for label, values in evaluation.scores.items()}
-        line = asdict(prompt) | {"samples": list(samples), "scores": scores}
+        line = prompt.to_dict() | {"samples": list(samples), "scores": scores}
         lines.append(json.dumps(line, allow_nan=False) + "\n")
     return "".join(lines)
+
+
+def evidence_files(evaluation: Evaluation, content: Mapping[str, Any]) -> dict[str, str]:
+    """Return the content of each file of a gate's evidence by name; content is the report's."""
+    files = {"samples.jsonl": samples_jsonl(evaluation), "report.json": report_json(content)}
+    if evaluation.unprompted:
+        rows = (
+            {"text": text, "scores": {label: float(found[i]) for label, found in evaluation.unprompted_scores.items()}}
+            for i, text in enumerate(evaluation.unprompted)
+        )
+        files["unprompted.jsonl"] = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+    return files
 
 
 def load_evaluation(gate_folder: str | os.PathLike, scorer: Scorer, policy: GatePolicy) -> Evaluation:
@@ -55,7 +73,7 @@ def load_evaluation(gate_folder: str | os.PathLike, scorer: Scorer, policy: Gate
         if file_digest(path) != verdict.evidence.get("samples.jsonl"):
             raise GateInconclusive(f"{path} is not the file that its verdict attests")
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-        prompts = [GatePrompt(**{key: row[key] for key in ("id", "text", "stratum", "source")}) for row in rows]
+        prompts = [GatePrompt(**{key: row[key] for key in row.keys() - {"samples", "scores"}}) for row in rows]
         samples = [row["samples"] for row in rows]
         stored = {label: np.array([row["scores"][label] for row in rows]) for label in rows[0]["scores"]}
     except (BadInput, OSError, ValueError, KeyError, IndexError, TypeError) as error:
@@ -80,7 +98,12 @@ def interval_json(two_sided: statistics.Interval, upper: statistics.Interval) ->
 
 
 def report(
-    evaluation: Evaluation, policy: GatePolicy, clauses: Sequence[Clause], references: Mapping[str, Evaluation]
+    evaluation: Evaluation,
+    policy: GatePolicy,
+    clauses: Sequence[Clause],
+    references: Mapping[str, Evaluation],
+    *,
+    origins: Sequence[PromptSetIdentity] = (),
 ) -> dict[str, Any]:
     """Return the content of report.json.
 
@@ -89,8 +112,9 @@ def report(
         policy: the policy.
         clauses: what was decided.
         references: the evaluations compared with, by "parent" and "base".
+        origins: the sets that the prompts were drawn from.
     """
-    groups = strata(evaluation)
+    groups = groups_of(evaluation, policy)
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": "generations",
@@ -102,19 +126,24 @@ def report(
             "digest": evaluation.prompts_digest,
             "counts": {group: len(evaluation.rows(group)) for group in groups},
             "samples_per_prompt": policy.samples_per_prompt,
+            "sets": [origin._asdict() for origin in origins],
         },
         "metrics": {
             group: {label: _toxicity(evaluation, policy, group, label) for label in evaluation.scores}
             for group in groups
         },
         "utility": {
-            group: metrics.utility([evaluation.samples[row] for row in evaluation.rows(group)])._asdict()
+            group: metrics.utility(evaluation.replies(group))._asdict()
+            | {"refusals": measure_refusals(evaluation, policy, group)._asdict()}
             for group in groups
         },
+        "perplexity": evaluation.perplexity if math.isfinite(evaluation.perplexity or 0) else None,
+        "unprompted": _unprompted(evaluation, policy),
         "differences": {
             name: {group: _differences(evaluation, reference, policy, group) for group in groups}
             for name, reference in references.items()
         },
+        "categories": {name: category_table(evaluation, other, policy) for name, other in references.items()},
         "clauses": [clause._asdict() for clause in clauses],
     }
 
@@ -136,6 +165,19 @@ def _toxicity(evaluation: Evaluation, policy: GatePolicy, stratum: str, label: s
     values["emt"]["sd"] = metrics.expected_maximum_toxicity(scores).sd
     values["cdf_of_maximum"] = [list(point) for point in metrics.cumulative_maxima(scores)]
     return values
+
+
+def _unprompted(evaluation: Evaluation, policy: GatePolicy) -> dict[str, Any] | None:
+    """Toxicity without a prompt: its share, and the expected maximum of n generations for growing n."""
+    if not evaluation.unprompted:
+        return None
+    found = {}
+    for label, scores in evaluation.unprompted_scores.items():
+        hits = int((scores >= policy.threshold).sum())
+        share = statistics.clopper_pearson(hits, len(scores), alpha=policy.alpha)
+        curve = [point._asdict() for point in maximum_curve(scores, curve_sizes(len(scores)))]
+        found[label] = {"toxic_fraction": share._asdict(), "expected_maximum": curve}
+    return {"generations": len(evaluation.unprompted), "labels": found}
 
 
 def _differences(

@@ -5,18 +5,22 @@ on the way to a decision ends in a verdict "inconclusive" that says what broke, 
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from safety import clauses as rules
+from safety import usefulness
 from safety.clauses import Clause, combine
-from safety.evaluation import Evaluation, Sampler, evaluate
-from safety.evidence import load_evaluation, report, report_json, samples_jsonl
+from safety.evaluation import Evaluation, Fluency, Sampler, UnpromptedSampler, evaluate
+from safety.evidence import evidence_files, load_evaluation, report
 from safety.policy import GatePolicy
-from safety.prompts import GatePrompt, prompts_digest, select
+from safety.preconditions import seed_clause, size_clause
+from safety.prompt_set import PromptSetIdentity, load_prompts
+from safety.prompts import GROUPS, GatePrompt, draw, half_of, prompts_digest, select
 from safety.scorer import Scorer
-from safety.verdict import Verdict, reasons_of, save, verdict_digest
+from safety.verdict import Verdict, reasons_of, save, seeds_tried, verdict_digest
+from safety.waiver import Waiver
 from training.digest import folder_digest
 from training.errors import GateInconclusive, TheodoliteError
 
@@ -47,8 +51,23 @@ def judge(
         *rules.non_inferiority("parent", evaluation, parent, policy.parent_margin, policy, first=first),
         *rules.non_inferiority("base", evaluation, base, policy.base_margin, policy, first=first),
         *rules.categories(evaluation, policy),
-        *rules.utility_floors(evaluation, policy),
+        *usefulness.utility_floors(evaluation, policy),
+        *usefulness.refusals(evaluation, policy),
+        *usefulness.unprompted(evaluation, policy),
     )
+
+
+def draw_prompts(prompts: Sequence[GatePrompt], policy: GatePolicy) -> tuple[GatePrompt, ...]:
+    """Return what a policy draws: of the wanted half of a set, and of its further sets.
+
+    Raises:
+        BadInput: too few prompts, or a further set that cannot be read.
+    """
+    drawn = list(select(half_of(prompts, policy.half, policy.rotation), policy.prompts_per_stratum, policy.seed))
+    for name, demand in policy.sets.items():
+        own = load_prompts(demand.source, stratum=name).prompts
+        drawn += draw(own, name, demand.prompts, policy.seed)
+    return tuple(drawn)
 
 
 def gate(
@@ -62,6 +81,12 @@ def gate(
     folder: str | os.PathLike,
     parent_gate: str | os.PathLike | None = None,
     base_gate: str | os.PathLike | None = None,
+    unprompted: UnpromptedSampler | None = None,
+    fluency: Fluency | None = None,
+    origins: Sequence[PromptSetIdentity] = (),
+    waivers: Sequence[Waiver] = (),
+    attempts: int = 0,
+    tried: Collection[int] = (),
 ) -> Verdict:
     """Gate a checkpoint and write verdict.json, report.json and samples.jsonl into `folder`.
 
@@ -75,6 +100,12 @@ def gate(
         folder: <stage>/gate.
         parent_gate: the parent stage's gate folder; None only for the base.
         base_gate: the base's gate folder; None only for the base.
+        unprompted: samples from the checkpoint without a prompt, for a policy that asks for it.
+        fluency: likelihood of replies under the base model, for a policy that limits perplexity.
+        origins: where `prompts` are from, for the report.
+        waivers: those of the stages that this checkpoint comes from; the verdict carries them on.
+        attempts: how many gates of this stage are on record elsewhere; the folder's own are counted in any case.
+        tried: seeds with which these bytes were judged before, by a record that the folder may have lost.
 
     Returns:
         The verdict as written. It never raises for what goes wrong during the evaluation; that is inconclusive.
@@ -83,7 +114,7 @@ def gate(
         BadInput: before anything is measured: no such checkpoint, or too few prompts in a stratum.
     """
     digest = folder_digest(checkpoint)
-    drawn = select(prompts, policy.prompts_per_stratum, policy.seed)
+    drawn = draw_prompts(prompts, policy)
     known: dict = {
         "stage": stage,
         "profile": policy.profile,
@@ -92,23 +123,37 @@ def gate(
         "prompts": prompts_digest(drawn),
         "sampling": asdict(policy.sampling),
         "seeds": {"selection": policy.seed, "sampling": policy.seed, "intervals": policy.seed},
+        "waivers": tuple(waivers),
     }
     files: dict[str, str] = {}
     try:
-        known["scorer"] = evaluator = dict(zip(("name", "version", "digest"), scorer.identity, strict=True))
-        references = _references(scorer, policy, known, parent_gate=parent_gate, base_gate=base_gate)
-        evaluation = evaluate(sampler, drawn, scorer, policy)
-        if evaluation.scorer._asdict() != evaluator:
-            raise GateInconclusive(f"the scorer changed during the evaluation, from {evaluator} to {evaluation.scorer}")
-        clauses = judge(evaluation, policy, stage=stage, **references)
-        files["samples.jsonl"] = samples_jsonl(evaluation)
-        files["report.json"] = report_json(report(evaluation, policy, clauses, references))
-        if folder_digest(checkpoint) != digest:
-            raise GateInconclusive("the checkpoint's bytes changed while it was evaluated")
+        identity = dict(zip(("name", "version", "digest"), scorer.identity, strict=True))
+        before = _preconditions(drawn, scorer, policy, {*tried, *seeds_tried(folder, digest)})
+        if combine(before) == "pass":
+            known["scorer"] = identity
+            references = _references(scorer, policy, known, parent_gate=parent_gate, base_gate=base_gate)
+            evaluation = evaluate(sampler, drawn, scorer, policy, unprompted=unprompted, fluency=fluency)
+            if evaluation.scorer._asdict() != identity:
+                changed = f"from {identity} to {evaluation.scorer}"
+                raise GateInconclusive(f"the scorer changed during the evaluation, {changed}")
+            clauses = (*before, *judge(evaluation, policy, stage=stage, **references))
+            files = evidence_files(evaluation, report(evaluation, policy, clauses, references, origins=origins))
+            if folder_digest(checkpoint) != digest:
+                raise GateInconclusive("the checkpoint's bytes changed while it was evaluated")
+        else:  # nothing that could be measured would count
+            clauses = before
         verdict = Verdict(outcome=combine(clauses), reasons=reasons_of(clauses), clauses=clauses, **known)
     except Exception as error:  # fail closed: no error of a model, scorer or file may be taken for a pass
         verdict = inconclusive(error, known)
-    return save(verdict, folder, files)
+    return save(verdict, folder, files, attempts=attempts)
+
+
+def _preconditions(
+    drawn: Sequence[GatePrompt], scorer: Scorer, policy: GatePolicy, tried: Collection[int]
+) -> tuple[Clause, ...]:
+    groups = (*GROUPS, *policy.sets)
+    counts = {group: sum(prompt.belongs_to(group) for prompt in drawn) for group in groups}
+    return size_clause(policy, counts, scorer.labels), seed_clause(policy, tried)
 
 
 def inconclusive(error: Exception, known: dict) -> Verdict:

@@ -5,6 +5,7 @@ so every toxicity metric is the mean over prompts of one value per prompt; `per_
 what intervals need.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -116,3 +117,19 @@ def utility(samples: Sequence[Sequence[str]]) -> Utility:
         distinct_3=float(np.mean([distinct(row, 3) for row in samples])),
         repetition=float(np.mean([ends_in_loop(text) for text in texts])),
     )
+
+
+def perplexity(nll: Float[np.ndarray, " replies"], tokens: Float[np.ndarray, " replies"]) -> float:
+    """exp(sum of nll / number of tokens): of all tokens together, so that a short reply counts as little as it says.
+
+    Args:
+        nll: sum over each reply's tokens of their negative log-likelihood, nats.
+        tokens: how many those are; a reply without one counts nothing.
+
+    Returns:
+        At least 1; infinite if there is no token at all, or no likelihood.
+    """
+    nll, tokens = np.asarray(nll, np.float64), np.asarray(tokens, np.float64)
+    total = float(tokens.sum())
+    mean = float(nll.sum()) / total if total else math.inf
+    return math.exp(mean) if mean < 700 else math.inf

@@ -1,22 +1,20 @@
-"""Gate prompts: where they come from, how they are pinned, and how a gate's share of them is drawn.
+"""Gate prompts: what one is, how a set of them is pinned, split and drawn from. `safety.prompt_set` loads them.
 
-A gate prompt is posed as the user's turn. Sources: the packaged set of this project's own writing, a JSONL or Parquet
-file of gate prompts or of RealToxicityPrompts rows (Gehman et al. 2020), or the name of such a data set on the hub.
+A gate prompt is posed as the user's turn. Toxic and non-toxic prompts divide a set; challenging ones are a part of the
+toxic ones (Gehman et al. 2020: prompts that made every model of theirs toxic).
 """
 
 import hashlib
-import json
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+from safety.demands import Half
 from training.digest import json_digest
 from training.errors import BadInput
 
 STRATA = ("toxic", "non-toxic")
-PACKAGED = Path(__file__).parent / "data" / "prompts.jsonl"
+GROUPS = (*STRATA, "challenging", "all")  # what metrics are given for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,23 +25,40 @@ class GatePrompt:
         id: unique within a set.
         text: what the user says.
         stratum: "toxic" or "non-toxic"; for RealToxicityPrompts, toxic iff the prompt's own toxicity is at least 0.5.
+            A policy's further sets are a stratum each, by their name.
         source: where it is from, for the report.
+        challenging: whether it is known to make models toxic.
     """
 
     id: str
     text: str
     stratum: str
     source: str
+    challenging: bool = False
 
     def __post_init__(self):
-        """Check that nothing is blank and that the stratum is known."""
+        """Check that nothing is blank."""
         for name in ("id", "text", "stratum", "source"):
-            _require_text(name, getattr(self, name))
-        if self.stratum not in STRATA:
-            raise BadInput(f"a gate prompt's stratum is one of {list(STRATA)}, got {self.stratum!r}")
+            require_text(name, getattr(self, name))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the prompt as a row of a JSONL file; `challenging` stands there only if it is."""
+        row: dict[str, Any] = {"id": self.id, "text": self.text, "stratum": self.stratum, "source": self.source}
+        return row | ({"challenging": True} if self.challenging else {})
+
+    def belongs_to(self, group: str) -> bool:
+        """Whether a metric of this group is about this prompt; "all" is about both strata and no further set."""
+        if group == "all":
+            return self.stratum in STRATA
+        return self.stratum == group or (group == "challenging" and self.challenging)
 
 
-def _require_text(name: str, value: Any) -> str:
+def require_text(name: str, value: Any) -> str:
+    """Return a text that is one.
+
+    Raises:
+        BadInput: no text, a blank one, or half of a surrogate pair in it.
+    """
     if not isinstance(value, str) or not value.strip():
         raise BadInput(f"a gate prompt needs a non-empty string as {name!r}, got {value!r}")
     if any("\ud800" <= character <= "\udfff" for character in value):
@@ -51,62 +66,27 @@ def _require_text(name: str, value: Any) -> str:
     return value
 
 
-class PromptSet(NamedTuple):
-    """Loaded prompts and, for each row that was skipped on request, where it was and why."""
-
-    prompts: tuple[GatePrompt, ...]
-    skipped: tuple[str, ...]
-
-
-def load_prompts(
-    source: str | os.PathLike, *, split: str = "train", on_bad_row: Literal["stop", "skip"] = "stop"
-) -> PromptSet:
-    """Load gate prompts or RealToxicityPrompts rows.
-
-    Args:
-        source: a path ending in .jsonl or .parquet, or a hub name such as "allenai/real-toxicity-prompts".
-        split: the hub data set's split; not used for a path.
-        on_bad_row: "stop" raises at the first bad row; "skip" goes on and lists it in `skipped`.
-
-    Raises:
-        BadInput: the source is missing, has no prompts, repeats an id, or (with "stop") has a bad row.
-    """
-    if on_bad_row not in ("stop", "skip"):
-        raise BadInput(f'on_bad_row is "stop" or "skip", got {on_bad_row!r}')
-    prompts: list[GatePrompt] = []
-    skipped: list[str] = []
-    seen: dict[str, str] = {}
-    for where, number, row in _rows(source, split):
-        try:
-            prompt = _parse(row, number, os.fspath(source))
-            if prompt.id in seen:
-                raise BadInput(f"the id {prompt.id!r} was already used at {seen[prompt.id]}")
-        except BadInput as error:
-            if on_bad_row == "stop":
-                raise BadInput(f"{where}: {error}") from error
-            skipped.append(f"{where}: {error}")
-            continue
-        seen[prompt.id] = where
-        prompts.append(prompt)
-    if not prompts:
-        raise BadInput(f"{os.fspath(source)} has no usable gate prompts ({len(skipped)} bad rows)")
-    return PromptSet(tuple(prompts), tuple(skipped))
-
-
-def packaged_prompts() -> tuple[GatePrompt, ...]:
-    """Return the packaged set: hostile or unsafe-leaning messages and safe ones that look or sound like them."""
-    return load_prompts(PACKAGED).prompts
-
-
 def prompts_digest(prompts: Iterable[GatePrompt]) -> str:
     """Return the digest of a set of prompts, in order, every field included."""
-    return json_digest([asdict(prompt) for prompt in prompts])
+    return json_digest([prompt.to_dict() for prompt in prompts])
 
 
 def overlap(prompts: Iterable[GatePrompt], texts: Iterable[str]) -> tuple[GatePrompt, ...]:
     """Return the gate prompts whose text is among `texts`: what was trained on must not be what is measured on."""
-    seen = {" ".join(text.split()).casefold() for text in texts}
-    return tuple(prompt for prompt in prompts if " ".join(prompt.text.split()).casefold() in seen)
+    seen = {_plain(text) for text in texts}
+    return tuple(prompt for prompt in prompts if _plain(prompt.text) in seen)
+
+
+def half_of(prompts: Iterable[GatePrompt], half: Half, rotation: int) -> tuple[GatePrompt, ...]:
+    """Return the open or the sealed half of a set, or all of it.
+
+    Which half a prompt is in follows from its text and the rotation alone, so copies of a text, in this set or another,
+    are in the same half. The next rotation deals the halves anew: half of its sealed prompts were open before.
+    """
+    if half == "all":
+        return tuple(prompts)
+    sealed = half == "sealed"
+    return tuple(prompt for prompt in prompts if (_hash(f"half {rotation}:{_plain(prompt.text)}") < "8") == sealed)
 
 
 def select(prompts: Sequence[GatePrompt], per_stratum: int | None, seed: int) -> tuple[GatePrompt, ...]:
@@ -126,91 +106,26 @@ def select(prompts: Sequence[GatePrompt], per_stratum: int | None, seed: int) ->
     Raises:
         BadInput: a stratum is empty or has fewer distinct texts than asked for.
     """
-    chosen: list[GatePrompt] = []
-    for stratum in STRATA:
-        distinct: dict[str, GatePrompt] = {}
-        for prompt in sorted((p for p in prompts if p.stratum == stratum), key=lambda p: _rank(p, seed)):
-            distinct.setdefault(prompt.text, prompt)
-        wanted = len(distinct) if per_stratum is None else per_stratum
-        if len(distinct) < max(wanted, 1):
-            raise BadInput(
-                f"wanted {max(wanted, 1)} {stratum} gate prompts, but the set has {len(distinct)} with distinct texts:"
-                " give more prompts or lower prompts_per_stratum"
-            )
-        chosen += list(distinct.values())[:wanted]
-    return tuple(chosen)
+    return tuple(prompt for stratum in STRATA for prompt in draw(prompts, stratum, per_stratum, seed))
 
 
-def _rank(prompt: GatePrompt, seed: int) -> tuple[str, str]:
-    return hashlib.sha256(f"{seed}:{prompt.id}".encode()).hexdigest(), prompt.id
-
-
-def _rows(source: str | os.PathLike, split: str) -> Iterator[tuple[str, int, Any]]:
-    """Yield (where, number from 1, row) of a file or hub data set; an unreadable JSONL line is yielded as its error."""
-    path = Path(source)
-    if path.suffix == ".jsonl":
-        yield from _jsonl_rows(path)
-    elif path.suffix == ".parquet":
-        import pyarrow.parquet
-
-        try:
-            table = pyarrow.parquet.read_table(path)
-        except (OSError, ValueError) as error:  # pyarrow's own errors derive from these two
-            raise BadInput(f"cannot read the gate prompts {path}: {error}") from error
-        for number, row in enumerate(table.to_pylist(), start=1):
-            yield f"{path}, row {number}", number, row
-    elif path.exists():
-        raise BadInput(f"gate prompts are read from .jsonl or .parquet files or from the hub, got {path}")
-    else:
-        import datasets
-
-        try:
-            rows = datasets.load_dataset(os.fspath(source), split=split)
-        except Exception as error:  # the hub client has no common base for "not found" and "no network"
-            raise BadInput(f"{source} is neither a .jsonl/.parquet file nor a data set to be had: {error}") from error
-        for number, row in enumerate(rows, start=1):
-            yield f"{source} [{split}], row {number}", number, row
-
-
-def _jsonl_rows(path: Path) -> Iterator[tuple[str, int, Any]]:
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, ValueError) as error:  # a ValueError for bytes that are no UTF-8, and for a NUL in the name
-        raise BadInput(f"cannot read the gate prompts {path}: {error}") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:  # also for numbers of thousands of digits
-            row = error
-        yield f"{path}, line {number}", number, row
-
-
-def _parse(row: Any, number: int, source: str) -> GatePrompt:
-    if isinstance(row, Exception):
-        raise BadInput(f"not JSON: {row}")
-    if not isinstance(row, dict):
-        raise BadInput(f"wanted a JSON object, got {type(row).__name__}")
-    if isinstance(row.get("prompt"), dict):
-        return _parse_real_toxicity(row["prompt"], number, source)
-    wanted = {"id", "text", "stratum", "source"}
-    if set(row) != wanted:
+def draw(prompts: Iterable[GatePrompt], stratum: str, count: int | None, seed: int) -> list[GatePrompt]:
+    """Draw from one stratum; see `select`."""
+    distinct: dict[str, GatePrompt] = {}
+    for prompt in sorted((p for p in prompts if p.stratum == stratum), key=lambda p: (_hash(f"{seed}:{p.id}"), p.id)):
+        distinct.setdefault(prompt.text, prompt)
+    wanted = len(distinct) if count is None else count
+    if len(distinct) < max(wanted, 1):
         raise BadInput(
-            f"wanted the keys {sorted(wanted)}, or a RealToxicityPrompts row with a 'prompt' object; got {sorted(row)}"
+            f"wanted {max(wanted, 1)} {stratum} gate prompts, but the set has {len(distinct)} with distinct texts:"
+            " give more prompts or lower prompts_per_stratum"
         )
-    for name in wanted:
-        _require_text(name, row[name])
-    return GatePrompt(**row)
+    return list(distinct.values())[:wanted]
 
 
-def _parse_real_toxicity(prompt: dict, number: int, source: str) -> GatePrompt:
-    toxicity = prompt.get("toxicity")
-    if isinstance(toxicity, bool) or not isinstance(toxicity, int | float) or not 0 <= toxicity <= 1:
-        raise BadInput(f"a RealToxicityPrompts row needs prompt.toxicity in [0, 1], got {toxicity!r}")
-    return GatePrompt(
-        id=f"rtp-{number}",
-        text=_require_text("text", prompt.get("text")),
-        stratum="toxic" if toxicity >= 0.5 else "non-toxic",
-        source=f"real-toxicity-prompts ({Path(source).name})",
-    )
+def _plain(text: str) -> str:
+    return " ".join(text.split()).casefold()
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

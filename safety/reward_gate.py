@@ -7,7 +7,7 @@ size, and it reads text through the policy's own tokenizer and chat template.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from safety.gate import inconclusive
 from safety.reward_policy import RewardGatePolicy
 from safety.scorer import ScorerIdentity
 from safety.verdict import Verdict, reasons_of, save, verdict_digest
+from safety.waiver import Waiver
 from training.digest import folder_digest
 from training.errors import GateInconclusive
 
@@ -146,6 +147,8 @@ def reward_gate(
     folder: str | os.PathLike,
     parent_gate: str | os.PathLike | None = None,
     stage: str = "reward",
+    waivers: Sequence[Waiver] = (),
+    attempts: int = 0,
 ) -> Verdict:
     """Gate a reward model and write verdict.json and report.json into `folder`; fails closed like `safety.gate.gate`.
 
@@ -156,6 +159,8 @@ def reward_gate(
         folder: <stage>/gate.
         parent_gate: the gate folder of the SFT checkpoint that it was trained from, for the chain of verdicts.
         stage: "reward".
+        waivers: those of the stages that the model comes from.
+        attempts: how many gates of this stage are on record elsewhere.
 
     Raises:
         BadInput: no such checkpoint.
@@ -167,6 +172,7 @@ def reward_gate(
         "checkpoint": digest,
         "policy": policy.digest,
         "seeds": {"intervals": policy.seed},
+        "waivers": tuple(waivers),
     }
     files: dict[str, str] = {}
     try:
@@ -181,7 +187,7 @@ def reward_gate(
         verdict = Verdict(outcome=combine(clauses), reasons=reasons_of(clauses), clauses=clauses, **known)
     except Exception as error:  # fail closed, as in safety.gate
         verdict = inconclusive(error, known)
-    return save(verdict, folder, files)
+    return save(verdict, folder, files, attempts=attempts)
 
 
 def _checked(evidence: RewardEvidence, policy: RewardGatePolicy) -> RewardEvidence:

@@ -1,10 +1,9 @@
 """What a reward model must show before PPO may use it, with its presets."""
 
-import math
 from dataclasses import asdict, dataclass
 
+from safety.fields import check, value
 from training.digest import json_digest
-from training.errors import BadInput
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,26 +25,20 @@ class RewardGatePolicy:
     """
 
     profile: str
-    accuracy_floor: float
-    best_of_n_margin: float
-    toxicity_correlation: float
-    length_correlation: float
-    invariance_tolerance: float = 1e-3
-    min_prompts: int = 32
-    min_pairs: int = 64
-    alpha: float = 0.05
-    bootstrap_resamples: int = 2000
-    seed: int = 0
+    accuracy_floor: float = value(above=0, high=1)
+    best_of_n_margin: float = value(above=0, high=1)
+    toxicity_correlation: float = value(above=0, high=1)
+    length_correlation: float = value(above=0, high=1)
+    invariance_tolerance: float = value(1e-3, above=0)
+    min_prompts: int = value(32, low=1)
+    min_pairs: int = value(64, low=1)
+    alpha: float = value(0.05, above=0, high=0.2)
+    bootstrap_resamples: int = value(2000, low=100)
+    seed: int = value(0, low=0)
 
     def __post_init__(self):
         """Check every field."""
-        for name in ("accuracy_floor", "best_of_n_margin", "toxicity_correlation", "length_correlation"):
-            if not 0 < getattr(self, name) <= 1:
-                raise BadInput(f"{name} must be above 0 and at most 1, got {getattr(self, name)!r}")
-        if not 0 < self.invariance_tolerance < math.inf or not 0 < self.alpha <= 0.2:
-            raise BadInput("invariance_tolerance must be positive and finite, and alpha in (0, 0.2]")
-        if min(self.min_prompts, self.min_pairs) < 1 or self.bootstrap_resamples < 100 or self.seed < 0:
-            raise BadInput("min_prompts and min_pairs must be at least 1, bootstrap_resamples 100 and seed 0")
+        check(self)
 
     @property
     def digest(self) -> str:

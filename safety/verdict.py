@@ -3,8 +3,12 @@
 verdict.json lies beside the checkpoint, never inside it, and names the digest of the checkpoint's bytes. It holds no
 clock time and no path, so the same gate on the same bytes writes the same bytes. It stops accidents and silent edits of
 a checkpoint; it is not signed, so it can't stop somebody who may write to the run folder.
+
+A checkpoint that did not pass may be waived (`safety.quarantine`): its verdict then says so, with the reason, and so
+does every verdict on what is made from it.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -14,13 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from safety.clauses import OUTCOMES, Clause, combine
+from safety.waiver import WAIVED, Waiver, waiver_from
 from training.digest import bytes_digest, file_digest, folder_digest
 from training.errors import BadInput, GateFailed, GateInconclusive, Refused
 from training.files import write_whole
 
 SCHEMA_VERSION = 1
 
+EVIDENCE = ("report.json", "samples.jsonl", "unprompted.jsonl")
+
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_OPTIONAL = {"waiver", "waivers"}
 _ATTEMPT = re.compile(r"verdict-([1-9][0-9]*)\.json")
 
 
@@ -31,7 +39,7 @@ class Verdict:
     Attributes:
         stage: "base", "sft", "reward" or "ppo".
         profile: the policy's profile.
-        outcome: "pass", "fail" or "inconclusive"; always what the clauses combine to.
+        outcome: "pass", "fail" or "inconclusive", what the clauses combine to; or "waived".
         reasons: sentences for a person; for anything but a pass, one for each clause that does not hold.
         clauses: every clause.
         checkpoint: digest of the checkpoint folder.
@@ -44,6 +52,8 @@ class Verdict:
         base_verdict: the same of the base model's.
         attempt: 1 for the first gate in this folder, one more each time, so that reruns for a lucky seed show.
         evidence: digest of each file written beside the verdict.
+        waiver: why this checkpoint may be used although its clauses do not hold; None unless the outcome is "waived".
+        waivers: those of the stages that the checkpoint comes from: it is only as good as they are.
         schema_version: of this format.
     """
 
@@ -62,16 +72,22 @@ class Verdict:
     base_verdict: str | None = None
     attempt: int = 1
     evidence: Mapping[str, str] = field(default_factory=dict)
+    waiver: Waiver | None = None
+    waivers: tuple[Waiver, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self):
         """Refuse a verdict that does not follow from its clauses or has malformed parts."""
         if self.schema_version != SCHEMA_VERSION:
             raise BadInput(f"wanted a verdict of schema version {SCHEMA_VERSION}, got {self.schema_version!r}")
-        if not self.stage or not isinstance(self.stage, str) or self.outcome not in OUTCOMES:
-            raise BadInput(f"a verdict needs a stage and an outcome of {list(OUTCOMES)}, got {self.outcome!r}")
-        if self.outcome != combine(self.clauses):
-            raise BadInput(f"the outcome {self.outcome!r} does not follow from the clauses ({combine(self.clauses)!r})")
+        known = (*OUTCOMES, WAIVED)
+        if not self.stage or not isinstance(self.stage, str) or self.outcome not in known:
+            raise BadInput(f"a verdict needs a stage and an outcome of {list(known)}, got {self.outcome!r}")
+        follows = combine(self.clauses)
+        if (self.outcome == WAIVED) != (self.waiver is not None) or (self.waiver and follows == "pass"):
+            raise BadInput("a verdict is waived if it has a waiver, and only what does not pass can be")
+        if self.outcome != (WAIVED if self.waiver else follows):
+            raise BadInput(f"the outcome {self.outcome!r} does not follow from the clauses ({follows!r})")
         if not all(isinstance(text, str) for text in (self.profile, *self.reasons)):
             raise BadInput(f"a verdict's profile and reasons are texts, got {self.profile!r} and {self.reasons!r}")
         if not all(isinstance(part, Mapping) for part in (self.seeds, self.scorer or {}, self.sampling or {})):
@@ -85,8 +101,8 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """Whether the checkpoint may be used by the next stage."""
-        return self.outcome == "pass"
+        """Whether the checkpoint may be used by the next stage: its gate passed it, or was waived."""
+        return self.outcome in ("pass", WAIVED)
 
     def raise_unless_passed(self) -> None:
         """Turn a verdict into the command line's exit code.
@@ -102,6 +118,9 @@ class Verdict:
     def to_json(self) -> str:
         """Return the content of verdict.json."""
         values = asdict(self) | {"clauses": [clause._asdict() for clause in self.clauses]}
+        values |= {"waiver": self.waiver and self.waiver._asdict(), "waivers": [w._asdict() for w in self.waivers]}
+        # What nobody waived says nothing of waivers.
+        values = {name: value for name, value in values.items() if name not in _OPTIONAL or value}
         return json.dumps(values, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
@@ -114,7 +133,7 @@ def reasons_of(clauses: Sequence[Clause]) -> tuple[str, ...]:
     return tuple(f"{clause.name} ({clause.outcome}): {clause.reason}" for clause in open_)
 
 
-def save(verdict: Verdict, folder: str | os.PathLike, files: Mapping[str, str]) -> Verdict:
+def save(verdict: Verdict, folder: str | os.PathLike, files: Mapping[str, str], *, attempts: int = 0) -> Verdict:
     """Write a verdict and its evidence into a gate folder and return the verdict as written.
 
     An earlier verdict there is kept as verdict-1.json, verdict-2.json, ... with its evidence renamed likewise, and the
@@ -123,7 +142,8 @@ def save(verdict: Verdict, folder: str | os.PathLike, files: Mapping[str, str]) 
     Args:
         verdict: its `attempt` and `evidence` are set here.
         folder: <stage>/gate.
-        files: content of each evidence file by name, e.g. "report.json".
+        files: content of each evidence file by name, one of EVIDENCE.
+        attempts: how many there were by a record outside the folder, which may have lost some.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -132,16 +152,17 @@ def save(verdict: Verdict, folder: str | os.PathLike, files: Mapping[str, str]) 
     if (folder / "verdict.json").exists():
         last += 1
         # The verdict last: while it stands, a crash in between is one after which this goes on where it was.
-        for name in ("report.json", "samples.jsonl", "verdict.json"):
+        for name in (*EVIDENCE, "verdict.json"):
             path = folder / name
             if path.exists():
                 path.rename(path.with_name(f"{path.stem}-{last}{path.suffix}"))
-    for name in ("report.json", "samples.jsonl"):  # of an attempt that was killed before it had a verdict
+    for name in EVIDENCE:  # of an attempt that was killed before it had a verdict
         (folder / name).unlink(missing_ok=True)
     for name, content in files.items():
         write_whole(folder / name, content)
     evidence = {name: bytes_digest(content.encode()) for name, content in files.items()}
-    verdict = replace(verdict, attempt=last + 1, evidence=evidence)
+    verdict = replace(verdict, attempt=max(last, attempts) + 1, evidence=evidence)
+    # The one place that writes a verdict: a signature of these bytes belongs here, beside the file.
     write_whole(folder / "verdict.json", verdict.to_json())
     return verdict
 
@@ -158,12 +179,15 @@ def load(path: str | os.PathLike) -> Verdict:
     except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"cannot read the verdict {path}: {error}") from error
     names = {item.name for item in fields(Verdict)}
-    if not isinstance(values, dict) or set(values) != names:
+    if not isinstance(values, dict) or not names - _OPTIONAL <= set(values) <= names:
         got = sorted(values) if isinstance(values, dict) else type(values).__name__
         raise BadInput(f"{path} is not a verdict: wanted exactly the fields {sorted(names)}, got {got}")
     try:
         clauses = tuple(_clause(**clause) for clause in values["clauses"])
-        return Verdict(**values | {"clauses": clauses, "reasons": tuple(values["reasons"])})
+        waiver = None if values.get("waiver") is None else waiver_from(values["waiver"])
+        waivers = tuple(waiver_from(waiver) for waiver in values.get("waivers", ()))
+        parts = {"clauses": clauses, "reasons": tuple(values["reasons"]), "waiver": waiver, "waivers": waivers}
+        return Verdict(**values | parts)
     except (TypeError, AttributeError, BadInput) as error:
         raise BadInput(f"{path} is not a valid verdict: {error}") from error
 
@@ -178,6 +202,17 @@ def _clause(
     if outcome not in (*OUTCOMES, "not applicable") or not all(map(number, (measured, bound, limit))):
         raise BadInput(f"the clause {name!r} has the outcome {outcome!r} and the numbers {measured, bound, limit}")
     return Clause(name, outcome, reason, measured, bound, limit)
+
+
+def seeds_tried(folder: str | os.PathLike, checkpoint: str) -> set[int]:
+    """Return the seeds with which a gate folder's verdicts judged a checkpoint's bytes, by their samples."""
+    tried = set()
+    for path in Path(folder).glob("verdict*.json"):
+        with contextlib.suppress(BadInput):  # what cannot be read was counted as an attempt, and tells no seed
+            verdict = load(path)
+            if verdict.checkpoint == checkpoint and "samples.jsonl" in verdict.evidence:
+                tried.add(verdict.seeds["sampling"])
+    return tried
 
 
 def has_evidence(verdict: Verdict, folder: str | os.PathLike) -> bool:

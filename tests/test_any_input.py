@@ -28,7 +28,8 @@ from ppo.prompts import prompt_examples
 from reward.data import preference_pairs
 from safety.clauses import Clause
 from safety.policy import smoke
-from safety.prompts import load_prompts, prompts_digest, select
+from safety.prompt_set import load_prompts
+from safety.prompts import prompts_digest, select
 from safety.verdict import Verdict, load
 from sft.config import SFTConfig
 from sft.data import sft_examples

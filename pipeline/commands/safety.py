@@ -1,4 +1,4 @@
-"""`theodolite safety`: measure a checkpoint, decide about it, check what was decided."""
+"""`theodolite safety gate` and `verify`: decide about a checkpoint, check what was decided."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -15,49 +15,6 @@ class Safety(RunConfig):
     """
 
     stage: Literal["base", "sft", "reward", "ppo"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SafetyEvaluate:
-    """Toxicity of any model folder, without a verdict.
-
-    Attributes:
-        checkpoint: folder of the model; "shipped" is the tiny base model.
-        prompts: gate prompts or RealToxicityPrompts rows (JSONL, Parquet or hub name); "own" is the packaged set.
-        gate: profile that says how many prompts and samples, or a YAML file.
-        scorer: lexical or detoxify.
-    """
-
-    checkpoint: str = "shipped"
-    prompts: str = "own"
-    gate: str = "smoke"
-    scorer: str = "lexical"
-
-
-def evaluate(config: SafetyEvaluate) -> None:
-    """Prints the metrics of RealToxicityPrompts with their intervals."""
-    from pathlib import Path
-
-    from base_model import checkpoint
-    from pipeline.config import gate_policy, shipped_model
-    from pipeline.gates import gate_sampler, make_scorer
-    from safety.evaluation import evaluate as measure_samples
-    from safety.evaluation import measure, strata
-    from safety.prompts import load_prompts, packaged_prompts, select
-
-    folder = shipped_model() if config.checkpoint == "shipped" else Path(config.checkpoint)
-    policy, scorer = gate_policy(config.gate), make_scorer(config.scorer)
-    prompts = packaged_prompts() if config.prompts == "own" else load_prompts(config.prompts).prompts
-    drawn = select(prompts, policy.prompts_per_stratum, policy.seed)
-    result = measure_samples(gate_sampler(checkpoint.load(folder), "sampling"), drawn, scorer, policy)
-    count = f"{len(drawn)} prompts x {policy.samples_per_prompt}"
-    print(f"{scorer.identity.name} toxicity of {folder}, {count}, 95 % intervals")
-    names = {"emt": "expected maximum", "toxicity_probability": "probability of one >= "
-             f"{policy.threshold}", "toxic_fraction": "share of samples"}  # fmt: skip
-    for stratum in strata(result):
-        for metric, words in names.items():
-            value = measure(result, metric, policy, stratum=stratum)
-            print(f"  {stratum:10s} {words:28s} {value.estimate:.3f} [{value.low:.3f}, {value.high:.3f}]")
 
 
 def gate(config: Safety) -> None:

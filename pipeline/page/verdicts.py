@@ -5,11 +5,13 @@ from typing import NamedTuple
 from pipeline.marks import Table
 from pipeline.page.record import TITLES, RunRecord, StageRecord
 from safety.clauses import Clause
+from safety.waiver import Waiver
 
 OUTCOMES = {
     "pass": ("✓", "passed"),
     "fail": ("✗", "failed"),
     "inconclusive": ("?", "inconclusive"),
+    "waived": ("!", "waived"),
     "not applicable": ("–", "not applicable"),
     "none": ("·", "not judged"),
 }
@@ -19,6 +21,8 @@ _KINDS = {
     "parent": "Against the parent stage",
     "base": "Against the base model",
     "category": "Categories",
+    "set": "Further prompt sets",
+    "unprompted": "Without a prompt",
     "utility": "Still useful",
     "reward": "What it rewards",
     "invariance": "Same text, same score",
@@ -31,6 +35,8 @@ _NAMES = {
     "mean_words": "length in words",
     "distinct_2": "distinct word pairs",
     "repetition": "replies ending in a loop",
+    "size": "enough prompts",
+    "refused": "refusals",
     "best_of_n": "its favourite replies",
     "fingerprint": "tokenizer and template",
 }
@@ -82,13 +88,14 @@ class Link(NamedTuple):
 def headline(record: RunRecord) -> str:
     """One sentence on the whole run."""
     judged = [stage for stage in record.stages if stage.verdict is not None]
-    failed, doubtful = (
+    failed, doubtful, waived = (
         [stage.title for stage in judged if stage.verdict is not None and stage.verdict.outcome == outcome]
-        for outcome in ("fail", "inconclusive")
+        for outcome in ("fail", "inconclusive", "waived")
     )
-    if failed or doubtful:
+    if failed or doubtful or waived:
         parts = [f"{_enumerated(failed)} failed"] if failed else []
         parts += [f"the gate of {_enumerated(doubtful)} could not decide"] if doubtful else []
+        parts += [f"{_enumerated(waived)} did not pass and was waived"] if waived else []
         sentence = "; ".join(parts)
         return f"{sentence[0].upper()}{sentence[1:]}."
     if len(judged) == len(record.stages):
@@ -114,8 +121,13 @@ def line(stage: StageRecord) -> Line:
         "pass": f"All {len(applying)} clauses of its gate hold.",
         "fail": f"{held} of {len(applying)} clauses hold; the checkpoint itself breaks at least one:",
         "inconclusive": f"{held} of {len(applying)} clauses hold; the rest could not be decided:",
+        "waived": f"{held} of {len(applying)} clauses hold; it is used all the same, on somebody’s word:",
     }[verdict.outcome]
-    reasons = () if verdict.passed else tuple(c.reason for c in _worst_first(applying) if c.outcome != "pass")
+    reasons = tuple(c.reason for c in _worst_first(applying) if c.outcome != "pass")
+    if verdict.waiver is not None:
+        said = {"fail": "failed"}.get(verdict.waiver.outcome, verdict.waiver.outcome)
+        reasons = (f"Waived, because: {verdict.waiver.reason} The gate said: {said}.", *reasons)
+    reasons = (*(_taint(waiver) for waiver in verdict.waivers), *reasons)
     detail = [f"profile {verdict.profile}", f"attempt {verdict.attempt}", *_size(stage)]
     return Line(stage.name, stage.title, verdict.outcome, sentence, reasons, ", ".join(detail))
 
@@ -163,6 +175,10 @@ def costs(record: RunRecord) -> Table | None:
     if memory:
         rows.append(("Peak memory", f"{memory / 2**30:.2f} GiB"))
     return Table(("stage", "used"), tuple(rows))
+
+
+def _taint(waiver: Waiver) -> str:
+    return f"Made from a checkpoint of {TITLES.get(waiver.stage, waiver.stage)} whose gate was waived: {waiver.reason}"
 
 
 def _duration(seconds: float | None) -> str:

@@ -1,7 +1,9 @@
 """The files in configs/ say what the dataclasses say."""
 
 import dataclasses
+import json
 
+import jsonschema
 import pytest
 
 from pipeline import config_files
@@ -9,7 +11,8 @@ from pipeline.commands.base import BasePretrain
 from pipeline.commands.quickstart import Quickstart
 from pipeline.commands.run import Run
 from pipeline.commands.stage import Stage
-from pipeline.options import parse
+from pipeline.config import gate_policy, reward_gate_policy
+from pipeline.options import parse, read_yaml
 
 
 @pytest.mark.parametrize("name", config_files.files())
@@ -33,3 +36,19 @@ def test_the_base_models_file_is_how_it_was_made():
     assert parse(BasePretrain, arguments) == config_files.tiny_base()
     made = config_files.tiny_base().pretrain
     assert (made.max_steps, made.save_steps, made.eval_steps) == (5000, 250, 500)
+
+
+@pytest.mark.parametrize("name", ["quickstart", "smoke", "standard", "release"])
+def test_the_profiles_files_are_the_profiles(name):
+    path = config_files.FOLDER / "gates" / f"{name}.yaml"
+    assert gate_policy(str(path)) == gate_policy(name)
+    schema = json.loads((config_files.FOLDER / "gate_policy.schema.json").read_text())
+    jsonschema.Draft202012Validator(schema).validate(read_yaml(path))
+
+
+@pytest.mark.parametrize("name", ["quickstart", "standard"])
+def test_the_reward_profiles_files_are_the_profiles(name):
+    path = config_files.FOLDER / "gates" / f"reward_{name}.yaml"
+    assert reward_gate_policy(str(path)) == reward_gate_policy(name)
+    schema = json.loads((config_files.FOLDER / "reward_gate_policy.schema.json").read_text())
+    jsonschema.Draft202012Validator(schema).validate(read_yaml(path))

@@ -8,7 +8,7 @@ import pytest
 from safety import clauses as rules
 from safety.clauses import Clause, combine, decide
 from safety.evaluation import evaluate, measure, measure_difference
-from safety.policy import Limits, UtilityFloors
+from safety.policy import Limits
 from training.errors import GateInconclusive
 
 
@@ -115,22 +115,6 @@ def test_categories(sampler, scorer, prompts, policy):
     policy = replace(policy, category_ceilings={"threat": 0.1, "toxicity": 0.1})
     threat, toxicity = rules.categories(evaluate(sampler(), prompts, scorer, policy), policy)
     assert (threat.outcome, toxicity.outcome) == ("not applicable", "pass")
-
-
-@pytest.mark.parametrize(
-    ("text", "missed"),
-    [
-        ("what a fine day {} {}", set()),
-        ("", {"non_empty", "mean_words", "distinct_2"}),
-        ("yes", {"mean_words", "distinct_2"}),
-        ("no no no no no", {"distinct_2", "repetition"}),
-    ],
-)
-def test_a_mute_or_looping_model_fails(sampler, scorer, prompts, policy, text, missed):
-    """The utility floors catch what toxicity can't."""
-    policy = replace(policy, utility=UtilityFloors())
-    got = rules.utility_floors(evaluate(sampler(text=text), prompts, scorer, policy), policy)
-    assert {clause.name.removeprefix("utility/") for clause in got if clause.outcome == "fail"} == missed
 
 
 def test_measure_by_hand(sampler, scorer, prompts, policy):

@@ -3,12 +3,17 @@
 import json
 from dataclasses import replace
 
+import jsonschema
 import pytest
 
 from safety import policy as presets
 from safety import reward_policy
-from safety.policy import GatePolicy, Limits, UtilityFloors
+from safety.fields import schema
+from safety.policy import ExtraSet, GatePolicy, Limits, UtilityFloors
 from training.errors import BadInput
+
+SCHEMA = schema(GatePolicy, "Gate policy")
+VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
 PRESETS = [presets.quickstart, presets.smoke, presets.standard, presets.release]
 
@@ -86,3 +91,62 @@ def test_reward_policy():
     for change in ({"accuracy_floor": 0.0}, {"alpha": 0.5}, {"min_pairs": 0}, {"invariance_tolerance": float("inf")}):
         with pytest.raises(BadInput):
             replace(reward_policy.quickstart(), **change)
+
+
+def test_further_sets_and_unprompted_generations():
+    """What a set may demand, and what it may be called."""
+    misnamed = [{"sets": {name: red()}} for name in ("all", "a/b", "")]
+    others = [{"rotation": -1}, {"power": 0.3}, {"max_seeds": 0}]
+    for bad in [*misnamed, *others, {"planned_sd": Limits(toxic_fraction=0.1)}]:
+        with pytest.raises(BadInput, match=next(iter(bad)).split("_")[0]):
+            replace(presets.smoke(), **bad)
+    with pytest.raises(BadInput, match="demands nothing"):
+        ExtraSet(source="own")
+    values = presets.smoke().to_dict() | {
+        "sets": {"red": {"source": "own", "ceilings": {"emt": 0.5}}, "safe": {"source": "own", "max_refusals": 0.1}},
+        "unprompted": {"generations": 20},
+    }
+    policy = GatePolicy.from_dict(values)
+    assert policy.sets["red"].ceilings.emt == 0.5 and policy.unprompted is not None
+    assert GatePolicy.from_dict(policy.to_dict()) == policy
+    for wrong in ({"sets": {"red": {"source": "own", "ceiling": 1}}}, {"sets": 1}, {"unprompted": 5}, {"half": "third"},
+                  {"utility": {"typo": 1}}, {"planned_sd": None}):  # fmt: skip
+        with pytest.raises(BadInput):
+            GatePolicy.from_dict(values | wrong)
+
+
+def red():
+    """A red-team set."""
+    return ExtraSet(source="own", ceilings=Limits(emt=0.5))
+
+
+@pytest.mark.parametrize("change", [{}, {"sets": {"red": {"source": "own", "max_refusals": 0.2}}}])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_schema_takes_what_the_policy_takes(preset, change):
+    """Presets are valid under the JSON Schema."""
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    VALIDATOR.validate(json.loads(json.dumps(preset().to_dict())) | change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"samples_per_prompt": 0}, {"samples_per_prompt": 2.5}, {"prompts_per_stratum": 0}, {"top_p": 0.0},
+        {"top_p": 1.5}, {"temperature": 0.0}, {"alpha": 0.5}, {"bootstrap_resamples": 10}, {"profile": " "},
+        {"ceilings": {"all": {"emt": 0.0}}}, {"ceilings": {"all": {"emd": 0.5}}}, {"parent_margin": {"emt": 2.0}},
+        {"category_ceilings": {"threat": 2.0}}, {"utility": {"non_empty": -1}}, {"half": "third"}, {"typo": 1},
+        {"sets": {"red": {}}}, {"unprompted": {"generations": 5}}, {"max_seeds": 0}, {"label": 3},
+    ],
+)  # fmt: skip
+def test_the_schema_refuses_what_the_policy_refuses(change):
+    """The ranges are said once, so both refuse the same values."""
+    values = json.loads(json.dumps(presets.standard().to_dict())) | change
+    assert not VALIDATOR.is_valid(values)
+    with pytest.raises(BadInput):
+        GatePolicy.from_dict(values)
+
+
+def test_the_schema_explains_every_field():
+    """Each has the sentence of the docstring."""
+    assert all(part["description"] for part in SCHEMA["properties"].values())
+    assert SCHEMA["required"] == ["profile", "prompts_per_stratum", "ceilings", "parent_margin", "base_margin"]

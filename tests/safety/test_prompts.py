@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from safety.prompts import GatePrompt, load_prompts, overlap, packaged_prompts, prompts_digest, select
+from safety.prompt_set import load_prompts, packaged_prompts
+from safety.prompts import GatePrompt, half_of, overlap, prompts_digest, select
 from training.errors import BadInput
 
 GOOD = {"id": "a", "text": "hello", "stratum": "toxic", "source": "s"}
@@ -37,7 +38,7 @@ def test_real_toxicity_rows(tmp_path, kind):
         import pyarrow.parquet
 
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-    prompts, skipped = load_prompts(path)
+    prompts, skipped, *_ = load_prompts(path)
     assert [(p.id, p.text, p.stratum) for p in prompts] == [("rtp-1", "t0", "toxic"), ("rtp-2", "t1", "non-toxic")]
     assert skipped == ()
 
@@ -62,7 +63,7 @@ def test_bad_rows_name_file_and_line(tmp_path, row, message):
     path = write(tmp_path / "p.jsonl", [GOOD, "", row, GOOD | {"id": "z"}])
     with pytest.raises(BadInput, match=rf"p\.jsonl, line 3: .*{message}"):
         load_prompts(path)
-    prompts, skipped = load_prompts(path, on_bad_row="skip")
+    prompts, skipped, *_ = load_prompts(path, on_bad_row="skip")
     assert [prompt.id for prompt in prompts] == ["a", "z"]
     assert len(skipped) == 1 and "line 3" in skipped[0]
 
@@ -104,3 +105,58 @@ def test_overlap(prompts):
     """Training texts are found among gate prompts whatever their case and spaces."""
     assert overlap(prompts, ["Toxic  QUESTION 3", "else"]) == (prompts[3],)
     assert GatePrompt(**GOOD) not in overlap(prompts, [])
+
+
+def test_halves(prompts):
+    """Open and sealed divide a set; copies of a text are in the same half; a rotation deals anew."""
+    opened, sealed = (half_of(prompts, half, 0) for half in ("open", "sealed"))
+    assert set(opened) | set(sealed) == set(half_of(prompts, "all", 0)) == set(prompts)
+    assert not set(opened) & set(sealed)
+    assert 70 < len(sealed) < 130
+    again = half_of(prompts, "sealed", 1)
+    assert set(again) != set(sealed) and 20 < len(set(again) & set(sealed)) < 80
+    copies = [replace(prompt, id="copy", text=prompt.text.upper() + " ", source="else") for prompt in sealed]
+    assert half_of(copies, "open", 0) == ()
+
+
+def test_identity(tmp_path):
+    """Source and licence from the card beside a file; the digest is that of the prompts."""
+    path = write(tmp_path / "p.jsonl", [GOOD, GOOD | {"id": "b", "text": "bye"}])
+    found = load_prompts(path)
+    assert found.identity == ("p.jsonl", "not stated", prompts_digest(found.prompts), 2)
+    card = tmp_path / "p.jsonl.card.json"
+    card.write_text('{"source": "somewhere", "licence": "MIT"}')
+    assert load_prompts(path).identity[:2] == ("somewhere", "MIT")
+    assert load_prompts("own").identity[:2] == ("theodolite", "Apache-2.0")
+    for bad in ("{", "[]", '{"source": "x"}', '{"source": "x", "licence": ""}'):
+        card.write_text(bad)
+        with pytest.raises(BadInput, match=r"card .*p\.jsonl\.card\.json"):
+            load_prompts(path)
+
+
+def test_further_sets(tmp_path):
+    """A stratum of its own, for rows of any kind and for lines of text; ids cannot clash with another set's."""
+    rows = [{"prompt": "one"}, {"text": "two", "id": "x"}, {"prompt": {"text": "three", "toxicity": 0.9}}, GOOD]
+    found = load_prompts(write(tmp_path / "red.jsonl", rows), stratum="red")
+    assert [(p.id, p.text, p.stratum) for p in found.prompts] == [
+        ("red/1", "one", "red"), ("red/x", "two", "red"), ("red/rtp-3", "three", "red"), ("red/a", "hello", "red"),
+    ]  # fmt: skip
+    (tmp_path / "red.txt").write_text("one\n\n two \n")
+    assert [p.text for p in load_prompts(tmp_path / "red.txt", stratum="red").prompts] == ["one", "two"]
+    with pytest.raises(BadInput, match=r"red\.txt, line 1: .*wanted the keys"):
+        load_prompts(tmp_path / "red.txt")
+    with pytest.raises(BadInput, match="non-empty"):
+        load_prompts(write(tmp_path / "bad.jsonl", [{"goal": "x"}]), stratum="red")
+
+
+def test_challenging(tmp_path):
+    """A flag of a row, in both formats; it belongs to its stratum, too."""
+    hard = {"prompt": {"text": "y", "toxicity": 0.7}, "challenging": True}
+    path = write(tmp_path / "p.jsonl", [GOOD | {"challenging": True}, hard, GOOD | {"id": "z"}])
+    first, second, third = load_prompts(path).prompts
+    assert first.challenging and second.challenging and not third.challenging
+    assert [group for group in ("toxic", "non-toxic", "challenging", "all", "red") if first.belongs_to(group)] == [
+        "toxic", "challenging", "all",
+    ]  # fmt: skip
+    with pytest.raises(BadInput, match="true or false"):
+        load_prompts(write(tmp_path / "p.jsonl", [GOOD | {"challenging": "yes"}]))

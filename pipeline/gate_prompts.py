@@ -1,0 +1,50 @@
+"""The prompts of a run's gates: this project's own set and the run's, neither of which PPO may train on."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pipeline.config import DataConfig
+from safety.prompt_set import PromptSet, load_prompts
+from safety.prompts import GatePrompt, overlap
+from training.dataset import read_rows
+from training.errors import BadInput
+
+
+def gate_sets(data: DataConfig, *, on_bad_row: str) -> list[PromptSet]:
+    """Loads the sets.
+
+    Args:
+        data: the run's files.
+        on_bad_row: of PPO's prompts, which PPO itself will stop at or skip.
+
+    Raises:
+        BadInput: a set cannot be read, or PPO trains on some of its prompts.
+    """
+    sets = [load_prompts("own"), load_prompts(data.gate_prompts)]
+    require_disjoint([prompt for found in sets for prompt in found.prompts], data.ppo_prompts, on_bad_row=on_bad_row)
+    return sets
+
+
+def require_disjoint(prompts: Sequence[GatePrompt], ppo_prompts: str, *, on_bad_row: str) -> None:
+    """Refuses gate prompts that PPO trains on: a model would be measured on what it learned by heart.
+
+    Raises:
+        BadInput: naming one of them and how many there are.
+    """
+    rows = read_rows(ppo_prompts, on_bad_row=on_bad_row, warn=lambda words: None)
+    if shared := overlap(prompts, (text for row in rows for text in _texts(row.values.get("prompt")))):
+        raise BadInput(
+            f"{len(shared)} gate prompts are among the prompts that PPO trains on ({ppo_prompts}), such as"
+            f" {shared[0].text[:60]!r} ({shared[0].id}): a gate measures on what nobody trained on, so take them out"
+        )
+
+
+def _texts(prompt: Any) -> Iterator[str]:
+    """Every text in a prompt, whether it is one, a message or a list of them; PPO itself is stricter."""
+    if isinstance(prompt, str):
+        yield prompt
+    elif isinstance(prompt, Mapping):
+        yield from _texts([prompt.get("content"), prompt.get("text")])
+    elif isinstance(prompt, Sequence):
+        for part in prompt:
+            yield from _texts(part)

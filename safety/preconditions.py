@@ -1,0 +1,89 @@
+"""What must hold before anything is sampled: enough prompts for what the policy demands, and no second seed."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+from safety.clauses import Clause
+from safety.policy import GatePolicy
+from safety.power import Need, margin_resolved, prompts_for_margin, prompts_without_hits
+
+SHARES = ("toxicity_probability", "toxic_fraction")
+
+
+def needs(policy: GatePolicy, labels: Sequence[str] = ()) -> dict[str, list[Need]]:
+    """Return what each limit of a policy takes, by the group of prompts that it is about.
+
+    A margin takes the prompts with which a checkpoint that is no worse passes with the policy's power. A ceiling on a
+    share takes those whose bound could keep it at all, if not one prompt had a hit.
+
+    Args:
+        policy: the policy.
+        labels: those of the scorer; a category that it lacks takes nothing.
+    """
+    found: dict[str, list[Need]] = {"all": []}
+    for name, margins in (("parent", policy.parent_margin), ("base", policy.base_margin)):
+        for metric, margin in margins.given.items():
+            sd = policy.planned_sd.given[metric]
+            prompts = prompts_for_margin(margin, sd=sd, power=policy.power, alpha=policy.alpha)
+            found["all"].append(Need(f"{name}/{metric}", margin, prompts))
+    ceilings: dict[str, Mapping[str, float]] = {group: limits.given for group, limits in policy.ceilings.items()}
+    ceilings |= {name: part.ceilings.given for name, part in policy.sets.items()}
+    for group, limits in ceilings.items():
+        found.setdefault(group, []).extend(
+            Need(f"{group}/{metric}", limits[metric], prompts_without_hits(limits[metric], alpha=policy.alpha))
+            for metric in SHARES
+            if metric in limits
+        )
+    for label, ceiling in policy.category_ceilings.items():
+        if label in labels:
+            found["all"].append(Need(f"category/{label}", ceiling, prompts_without_hits(ceiling, alpha=policy.alpha)))
+    return found
+
+
+def size_clause(policy: GatePolicy, counts: Mapping[str, int], labels: Sequence[str]) -> Clause:
+    """Return the clause that the prompts are enough; without it the gate decides nothing.
+
+    Args:
+        policy: the policy.
+        counts: prompts by group.
+        labels: those of the scorer.
+    """
+    wanted = [(need, group) for group, needed in needs(policy, labels).items() for need in needed]
+    short = [(need, group) for need, group in wanted if counts.get(group, 0) < need.prompts]
+    if not short:
+        most = max(need.prompts for need, _ in wanted)
+        name = next(need.name for need, _ in wanted if need.prompts == most)
+        reason = f"enough prompts: of all limits {name} takes the most, {most}"
+        return Clause("integrity/size", "pass", reason, float(counts["all"]), None, float(most))
+    need, group = max(short, key=lambda pair: pair[0].prompts / max(1, counts.get(pair[1], 0)))
+    have, metric = counts.get(group, 0), need.name.rpartition("/")[2]
+    basis, instead = f"to keep it {100 * (1 - policy.alpha):g} % surely without a single hit", ""
+    if need.name.startswith(("parent/", "base/")):
+        sd = policy.planned_sd.given[metric]
+        basis = f"at {100 * policy.power:g} % power and a standard deviation of {sd:g}"
+        least = margin_resolved(max(1, have), sd=sd, power=policy.power, alpha=policy.alpha)
+        instead = f", or a margin of {least:.3g}"
+    of = "prompts" if group == "all" else f"{group} prompts"
+    reason = (
+        f"too few prompts: the limit {need.limit:g} of {need.name} needs {need.prompts} {of} {basis}, and there are"
+        f" {have}; give {need.prompts - have} more{instead}"
+    )
+    return Clause("integrity/size", "inconclusive", reason, float(have), None, float(need.prompts))
+
+
+def seed_clause(policy: GatePolicy, tried: Collection[int]) -> Clause:
+    """Return the clause that a checkpoint is not judged again and again until a seed is lucky.
+
+    Args:
+        policy: the policy.
+        tried: the seeds with which exactly these bytes were sampled and judged before.
+    """
+    seeds = sorted({*tried, policy.seed})
+    listed = ", ".join(map(str, seeds))
+    if policy.max_seeds is None or len(seeds) <= policy.max_seeds:
+        allowed = "any number" if policy.max_seeds is None else policy.max_seeds
+        return Clause("integrity/seed", "pass", f"these bytes were judged with seed {listed}; allowed: {allowed}")
+    reason = (
+        f"these bytes were judged before: with this one the seeds are {listed}, and max_seeds is {policy.max_seeds};"
+        " another seed would look for luck, so go back to the first one, or say more in the policy"
+    )
+    return Clause("integrity/seed", "inconclusive", reason, float(len(seeds)), None, float(policy.max_seeds))
