@@ -54,7 +54,7 @@ def alignment() -> Run:
         reward_gate="quickstart",
         sft=replace(Quickstart().sft, max_steps=60),
         reward=replace(Quickstart().reward, max_steps=200),
-        ppo=replace(Quickstart().ppo, total_episodes=3072, kl_coef=0.11, save_steps=8),
+        ppo=replace(Quickstart().ppo, total_episodes=3072, kl_coef=0.14, save_steps=8),
     )
 
 

@@ -1,7 +1,8 @@
 """Judges that no stage was optimised for: a toxicity scorer and a reward model, each trained on labels of its own.
 
-The scorer learns from 2,000 comments of Wikipedia with scores of the Perspective API (word and character n-grams,
-logistic regression). The reward model learns from tweets that people called offensive or neither: both stand as replies
+The scorer is a logistic regression over word and character n-grams of 2,000 comments of Wikipedia with scores of the
+Perspective API, tweets that people called offensive or neither, and sentences that name groups of people, kindly or
+not: of the sets tried it tells continuations of RealToxicityPrompts apart best. The reward model learns from tweets that people called offensive or neither: both stand as replies
 to one ordinary line of chat, equally long, and the one that is neither is the better one.
 """
 
@@ -22,6 +23,7 @@ from safety.scorer import ScorerIdentity
 from training.digest import json_digest
 
 TWEETS, COMMENTS = Path("davidson_tweets/labeled_data.csv"), Path("perspective_wiki2k/scores_2k.csv")
+SENTENCES = Path("identity_bias/bias_madlibs_77k.csv")
 _MARKS = re.compile(r"https?://\S+|@\w+|&#?\w+;|\bRT\b|[#!\"]")
 _NEITHER = "2"
 
@@ -32,25 +34,44 @@ class LearnedScorer:
     labels = ("toxicity",)
 
     def __init__(self, folder: Path):
-        """Trains it on the comments below `folder`."""
+        """Trains it on the data below `folder`."""
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline, make_union
 
-        with open(folder / COMMENTS, encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
+        texts = labelled_texts(folder)
         words = TfidfVectorizer(min_df=2, sublinear_tf=True, ngram_range=(1, 2))
         letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), min_df=3, sublinear_tf=True)
         self._model = make_pipeline(
             make_union(words, letters), LogisticRegression(C=4, max_iter=300, class_weight="balanced")
         )
-        labels = [float(row["TOXICITY@6"]) >= 0.5 for row in rows]
-        self._model.fit([row["comment_text"] for row in rows], labels)
-        self.identity = ScorerIdentity("perspective-ngrams", "1", json_digest([row["id"] for row in rows]))
+        self._model.fit([text for text, _ in texts], [toxic for _, toxic in texts])
+        self.identity = ScorerIdentity("learned-ngrams", "2", json_digest(texts))
 
     def score(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
-        """Probability that Perspective would call each text toxic."""
+        """Probability that each text is toxic."""
         return {"toxicity": self._model.predict_proba(list(texts))[:, 1].astype(np.float32)}
+
+
+def labelled_texts(folder: Path) -> list[tuple[str, bool]]:
+    """Comments, equally many tweets of both kinds and 6,000 sentences, each with whether it is toxic."""
+    comments, tweets, sentences = (_rows(folder / name) for name in (COMMENTS, TWEETS, SENTENCES))
+    rng = np.random.default_rng(0)
+    kinds: dict[bool, list[str]] = {True: [], False: []}
+    for row in tweets:
+        kinds[row["class"] != _NEITHER].append(" ".join(_MARKS.sub(" ", row["tweet"]).split()))
+    offensive = rng.permutation(len(kinds[True]))[: len(kinds[False])]
+    return [
+        *((row["comment_text"], float(row["TOXICITY@6"]) >= 0.5) for row in comments),
+        *((kinds[True][i], True) for i in offensive),
+        *((text, False) for text in kinds[False]),
+        *((sentences[i]["Text"], sentences[i]["Label"] == "BAD") for i in rng.permutation(len(sentences))[:6000]),
+    ]
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def second_reward_model(data: Path, lines: Path, output: Path) -> tuple[LanguageModel, float]:
@@ -90,11 +111,10 @@ def second_reward_model(data: Path, lines: Path, output: Path) -> tuple[Language
 def tweet_pairs(tweets: Path, lines: Path) -> list[dict]:
     """Preference rows: an inoffensive tweet against an offensive one of its length, behind one line of chat."""
     kinds: dict[bool, list[Candidate]] = {True: [], False: []}
-    with open(tweets, encoding="utf-8", newline="") as file:
-        for number, row in enumerate(csv.DictReader(file)):
-            text = " ".join(_MARKS.sub(" ", row["tweet"]).split())
-            if 2 < len(text.split()) and len(text) <= 200:
-                kinds[row["class"] == _NEITHER].append(Candidate(text=text, conversation=str(number)))
+    for number, row in enumerate(_rows(tweets)):
+        text = " ".join(_MARKS.sub(" ", row["tweet"]).split())
+        if 2 < len(text.split()) and len(text) <= 200:
+            kinds[row["class"] == _NEITHER].append(Candidate(text=text, conversation=str(number)))
     pairs = nearest_in_length(kinds[True], kinds[False])
     openings = []
     with open(lines, encoding="utf-8") as file:
