@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from base_model.images import load_image
-from base_model.interleave import Media, Segment, Text
+from base_model.interleave import Medium, Segment, Text
 from base_model.tokenizer import BOS, END_OF_TURN, EOS, MODEL, SYSTEM, USER, Tokenizer
 from training.errors import BadInput
 
@@ -79,9 +79,9 @@ def _part(part: Mapping[str, Any], tokenizer: Tokenizer, folder: Path, learn: bo
     if kind == "text" and isinstance(part.get("text"), str):
         return Text(tokenizer.encode(part["text"]), learn)
     if kind == "image" and part.get("image") is not None:
-        return Media("image", load_image(part["image"], folder))
+        return Medium("image", load_image(part["image"], folder))
     if kind in ("audio", "video") and part.get(kind) is not None:
-        return Media(kind, part[kind])
+        return Medium(kind, part[kind])
     given = repr(dict(part))[:80]
     raise BadInput(f"a content part is text, image, audio or video with its value under that key, not {given}")
 

@@ -69,7 +69,7 @@ def build(
     if tokenizer.vocab_size != config.vocab_size:
         raise BadInput(f"the tokenizer has {tokenizer.vocab_size} ids and the config says {config.vocab_size}")
     rngs = nnx.Rngs(seed)
-    return Decoder(config, image_token=tokenizer.image_token, dtype=dtype, remat=remat, mesh=mesh, rngs=rngs)
+    return Decoder(config, soft_tokens=tokenizer.soft_tokens, dtype=dtype, remat=remat, mesh=mesh, rngs=rngs)
 
 
 def split(module: nnx.Module) -> tuple[nnx.GraphDef, Any]:

@@ -9,15 +9,16 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int
 
 from base_model.attention import Attention, Context, LayerCache, Places
 from base_model.config import LayerSpec, ModelConfig
 from base_model.layers import GatedMLP, RMSNorm, constant, matmul, param
+from base_model.media import Inputs, Media, among, in_places
 from base_model.moe import Experts
 from base_model.per_layer import PerLayerEmbedding, PerLayerInput
 from base_model.tokenizer import PAD
-from base_model.vision import PatchEncoder
+from base_model.towers import TOWERS
 from training.sharding import named_sharding
 
 
@@ -86,13 +87,13 @@ class Block(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    """Tokens and pictures to hidden states, hidden states to logits."""
+    """Tokens, pictures and sounds to hidden states, hidden states to logits."""
 
     def __init__(
         self,
         config: ModelConfig,
         *,
-        image_token: int,
+        soft_tokens: Media,
         dtype: DTypeLike = jnp.float32,
         remat: bool = False,
         mesh: Mesh | None = None,
@@ -102,7 +103,7 @@ class Decoder(nnx.Module):
 
         Args:
             config: the shape.
-            image_token: id of the places that soft tokens take.
+            soft_tokens: ids of the places that soft tokens take, a tuple for pictures and one for sounds.
             dtype: of the matrix products, accumulated in float32.
             remat: the backward pass computes each layer again instead of keeping what it needs of it.
             mesh: devices that share the rows of a batch; None, or a mesh of one, if there is nothing to share.
@@ -114,27 +115,24 @@ class Decoder(nnx.Module):
         self.blocks = nnx.List(Block(spec, config, dtype=dtype, rngs=rngs) for spec in config.layers)
         self.final_norm = RMSNorm(config.embed_dim, epsilon=config.norm_epsilon, offset=config.norm_offset)
         if config.vision is not None:
-            self.vision = PatchEncoder(config.vision, config, dtype=dtype, rngs=rngs)
-        self.config, self.image_token, self.dtype, self.remat = config, image_token, dtype, remat
+            self.vision = TOWERS[type(config.vision)].encoder(config.vision, config, dtype=dtype, rngs=rngs)
+        self.config, self.soft_tokens, self.dtype, self.remat = config, soft_tokens, dtype, remat
         self.mesh = mesh if mesh is not None and mesh.size > 1 else None
 
-    def embed(self, tokens: Int[Array, "B T"], images: UInt8[Array, "B I H W 3"] | None) -> Float[Array, "B T D"]:
-        """Scaled token embeddings, with the k-th soft token of a row in the row's k-th soft-token place."""
+    def embed(self, tokens: Int[Array, "B T"], media: Media | None) -> Float[Array, "B T D"]:
+        """Scaled token embeddings, with the k-th soft token of a row in the row's k-th place for one."""
         x = self.embedding[...][tokens] * self.config.embed_dim**0.5
-        if images is None or images.shape[1] == 0:
-            return x
-        batch, count = images.shape[:2]
-        soft = self.vision(images.reshape(batch * count, *images.shape[2:])).reshape(batch, -1, x.shape[-1])
-        is_soft = tokens == self.image_token
-        order = jnp.clip(jnp.cumsum(is_soft, 1) - 1, 0, soft.shape[1] - 1)
-        return jnp.where(is_soft[..., None], jnp.take_along_axis(soft, order[..., None], 1), x)
+        media = Media() if media is None else media
+        if self.config.vision is not None:
+            x = _with_soft_tokens(x, self.vision, media.images, among(tokens, self.soft_tokens.images))
+        return x
 
     def __call__(
         self,
         tokens: Int[Array, "B T"],
         positions: Int[Array, "B T"],
         segments: Int[Array, "B T"],
-        images: UInt8[Array, "B I H W 3"] | None = None,
+        media: Media | None = None,
         cache: Cache | None = None,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
         """Final-norm hidden states of each token.
@@ -143,10 +141,11 @@ class Decoder(nnx.Module):
             tokens: token ids; a soft-token id marks each place a picture's soft token takes.
             positions: position of each token in its own example, from 0.
             segments: packed example of each token, 0 for padding; examples do not see each other.
-            images: the pictures of each row in the order of their places; unused trailing slots may hold anything.
+            media: pictures and sounds of each row in the order of their places; unused trailing slots may hold
+                anything.
             cache: what was read before; the tokens continue it. Without one the row stands alone.
         """
-        return self.read(self.embed(tokens, images), tokens, positions, segments, cache)
+        return self.read(self.embed(tokens, media), tokens, positions, segments, cache)
 
     def read(
         self,
@@ -186,7 +185,7 @@ class Decoder(nnx.Module):
             key_slots = jnp.arange(key_segments.shape[1])
         pictures = key_pictures = None
         if self.config.image_attention != "causal":
-            is_soft = tokens == self.image_token
+            is_soft = among(tokens, self.soft_tokens.images)
             begins = is_soft & ~jnp.pad(is_soft, ((0, 0), (1, 0)))[:, :-1]
             pictures = jnp.where(is_soft, jnp.cumsum(begins, 1), 0)
             # A picture is read whole or not at all, so that no later token belongs to one that the cache holds.
@@ -198,7 +197,8 @@ class Decoder(nnx.Module):
         """Each layer's own embedding of each token, where the model has such."""
         if not self.config.per_layer_dim:
             return [None] * len(self.blocks)
-        own = self.per_layer(x, jnp.where(tokens == self.image_token, PAD, tokens))
+        is_soft = among(tokens, self.soft_tokens.images + self.soft_tokens.sounds)
+        own = self.per_layer(x, jnp.where(is_soft, PAD, tokens))
         return [own[:, :, number] for number in range(len(self.blocks))]
 
     def _layers(
@@ -263,3 +263,15 @@ class Decoder(nnx.Module):
         logits = matmul(hidden, self.embedding[...].T, self.dtype)
         cap = self.config.final_logit_cap
         return logits if cap is None else cap * jnp.tanh(logits / cap)
+
+
+def _with_soft_tokens(
+    x: Float[Array, "B T D"], tower: Any, inputs: Inputs | None, places: Bool[Array, "B T"]
+) -> Float[Array, "B T D"]:
+    """Embeddings with what a tower makes of each row's inputs in the places that the row's tokens leave for it."""
+    if inputs is None:
+        return jnp.where(places[..., None], jnp.nan, x)
+    soft, valid = tower(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), inputs))
+    soft = soft.reshape(len(x), -1, x.shape[-1])
+    valid = None if valid is None else valid.reshape(len(x), -1)
+    return jnp.where(places[..., None], in_places(soft, valid, places), x)

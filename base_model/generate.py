@@ -9,6 +9,7 @@ import numpy as np
 from base_model.batch import Batch, bucket, pad_left
 from base_model.checkpoint import LanguageModel, structure_of
 from base_model.interleave import Example, require_fits
+from base_model.media import room
 from base_model.sampling import SamplingConfig, Vocabulary, sample
 
 
@@ -45,19 +46,19 @@ def generate(
         BadInput: when a prompt and its reply do not fit the model's context.
     """
     structure, vocabulary = structure_of(model.config, model.tokenizer), vocabulary_of(model)
-    room = model.config.max_context - config.max_new_tokens
+    longest = model.config.max_context - config.max_new_tokens
     width = lambda index: bucket(len(prompts[index]))  # noqa: E731
     order = sorted(range(len(prompts)), key=width)
-    images = max((len(prompt.images) for prompt in prompts), default=0)
+    media = room([[prompt.media] for prompt in prompts])
     replies: list[list[str]] = [[] for _ in prompts]
     per_batch, seed_key = min(max(1, rows // copies), len(prompts)), jax.random.key(seed)
     first = 0
     while first < len(order):
         chosen = [i for i in order[first : first + per_batch] if width(i) == width(order[first])]
         first += len(chosen)
-        padded = [require_fits(prompts[i], room, "the model's context less max_new_tokens") for i in chosen]
+        padded = [require_fits(prompts[i], longest, "the model's context less max_new_tokens") for i in chosen]
         padded += padded[:1] * (per_batch - len(padded))
-        batch: Batch = pad_left(padded, min(width(chosen[0]), room), model.config, images=images)
+        batch: Batch = pad_left(padded, min(width(chosen[0]), longest), media)
         numbers = np.array(chosen + chosen[:1] * (per_batch - len(chosen)), np.uint32)
         keys = reply_keys(seed_key, numbers, copies)
         samples = sample(structure, model.params, batch, keys, vocabulary=vocabulary, config=config, copies=copies)

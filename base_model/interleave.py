@@ -2,14 +2,16 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
-from base_model.config import ModelConfig, VisionConfig
-from base_model.images import resize
+from base_model.config import ModelConfig
+from base_model.media import NO_MEDIA, Media, count
 from base_model.tokenizer import Tokenizer
+from base_model.towers import prepared
 from training.errors import BadInput
 
 
@@ -20,14 +22,14 @@ class Text(NamedTuple):
     learn: bool
 
 
-class Media(NamedTuple):
+class Medium(NamedTuple):
     """A picture, a sound or a clip: `kind` is "image", "audio" or "video"."""
 
     kind: str
     value: Any
 
 
-Segment = Text | Media
+Segment = Text | Medium
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +39,12 @@ class Example:
     Attributes:
         tokens: int32 [T]; soft-token ids mark the places of media.
         learn: bool [T], whether each token is one the model is trained to produce.
-        images: uint8 [H, W, 3] each, in the order of their places.
+        media: what the towers read, in the order of their places.
     """
 
     tokens: np.ndarray
     learn: np.ndarray
-    images: list[np.ndarray] = field(default_factory=list)
+    media: Media = NO_MEDIA
 
     def __len__(self) -> int:
         """Number of tokens."""
@@ -57,20 +59,20 @@ def interleave(segments: Sequence[Segment], tokenizer: Tokenizer, config: ModelC
     """
     tokens: list[int] = []
     learn: list[bool] = []
-    images: list[np.ndarray] = []
+    images = []
     for segment in segments:
         if isinstance(segment, Text):
             ids, learned = segment.ids, segment.learn
         else:
-            encoder = _encoder(segment.kind, config)
-            ids, learned = _place(segment.kind, encoder.soft_tokens, tokenizer), False
-            images.append(resize(segment.value, encoder.image_size))
+            inputs, places = prepared(_encoder(segment.kind, config), segment.value)
+            ids, learned = _place(segment.kind, places, tokenizer), False
+            images.append(inputs)
         tokens += ids
         learn += [learned] * len(ids)
-    return Example(tokens=np.array(tokens, np.int32), learn=np.array(learn, bool), images=images)
+    return Example(tokens=np.array(tokens, np.int32), learn=np.array(learn, bool), media=Media(tuple(images), ()))
 
 
-def _encoder(kind: str, config: ModelConfig) -> VisionConfig:
+def _encoder(kind: str, config: ModelConfig) -> Any:
     encoder = {"image": config.vision}.get(kind)
     if encoder is None:
         raise BadInput(f"this model has no encoder for {kind}; leave such rows out or choose a model that has one")
@@ -83,16 +85,17 @@ def _place(kind: str, soft_tokens: int, tokenizer: Tokenizer) -> list[int]:
 
 
 def truncate(example: Example, length: int, tokenizer: Tokenizer) -> Example:
-    """The first `length` tokens, if no picture reaches beyond them.
+    """The first `length` tokens, if every medium ends within them.
 
     Raises:
-        BadInput: when a picture would be cut or lost.
+        BadInput: when a medium would be cut or lost.
     """
     if len(example) <= length:
         return example
-    if (example.tokens[length:] == tokenizer.image_token).any():
+    # A medium has its closing bracket behind it: where none is cut off, no medium is touched.
+    if np.isin(example.tokens[length:], tokenizer.media).any():
         raise BadInput(f"cutting a row of {len(example)} tokens to {length} would cut a picture; raise max_length")
-    return Example(tokens=example.tokens[:length], learn=example.learn[:length], images=example.images)
+    return replace(example, tokens=example.tokens[:length], learn=example.learn[:length])
 
 
 def require_fits(example: Example, length: int, option: str) -> Example:
@@ -106,14 +109,18 @@ def require_fits(example: Example, length: int, option: str) -> Example:
     return example
 
 
-def require_few(pictures: int, most: int | None, option: str) -> None:
-    """Says which option would make room for so many pictures; None sets no limit.
+def require_slots(media: Sequence[Media], slots: Media | None) -> None:
+    """Says which option would make room for the media of a row; None sets no limit.
 
     Raises:
-        BadInput: when there are more than `most`.
+        BadInput: when there are more than `slots`.
     """
-    if most is not None and pictures > most:
-        raise BadInput(f"{pictures} pictures do not fit in {option} ({most}); raise it or leave the row out")
+    if slots is None:
+        return
+    options = ("pictures", "max_images"), ("sounds", "max_sounds")
+    for (name, option), found, most in zip(options, count(media), slots, strict=True):
+        if found > most:
+            raise BadInput(f"{found} {name} do not fit in {option} ({most}); raise it or leave the row out")
 
 
 def digest(examples: Sequence[Example]) -> str:
@@ -121,6 +128,6 @@ def digest(examples: Sequence[Example]) -> str:
     sha = hashlib.sha256()
     for example in examples:
         sha.update(example.tokens.tobytes() + example.learn.tobytes() + b"|")
-        for image in example.images:
-            sha.update(image.tobytes())
+        for leaf in jax.tree.leaves(example.media):
+            sha.update(leaf.tobytes())
     return "sha256:" + sha.hexdigest()

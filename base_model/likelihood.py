@@ -11,9 +11,9 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from base_model.batch import Batch, bucket, pack
-from base_model.config import ModelConfig
 from base_model.decoder import Decoder
 from base_model.interleave import Example
+from base_model.media import room
 from training.sharding import row_shards
 from training.step import Totals
 
@@ -72,8 +72,8 @@ class TokenScores(NamedTuple):
 
 def score_tokens(decoder: Decoder, batch: Batch) -> TokenScores:
     """Scores the tokens of a batch."""
-    tokens, segments, positions, _, images = (jnp.asarray(x) for x in batch)
-    hidden, _ = decoder(tokens, positions, segments, images)
+    tokens, segments, positions, _, media = jax.tree.map(jnp.asarray, batch)
+    hidden, _ = decoder(tokens, positions, segments, media)
     scores = over_logits(_score_logits, decoder, hidden[:, :-1], tokens[:, 1:])
     return TokenScores(*(jnp.pad(x, ((0, 0), (1, 0))) for x in scores))
 
@@ -113,18 +113,16 @@ def _score(structure: nnx.GraphDef, params: Any, batch: Batch) -> tuple[Array, A
     return (scores.nll * learn).sum(1), (scores.hit | ~learn).all(1), learn.sum(1)
 
 
-def held_out(
-    structure: nnx.GraphDef, params: Any, examples: Sequence[Example], config: ModelConfig, *, batch_size: int = 64
-) -> HeldOut:
+def held_out(structure: nnx.GraphDef, params: Any, examples: Sequence[Example], *, batch_size: int = 64) -> HeldOut:
     """Scores examples one a row, sorted by length so that little is padded."""
     order = np.argsort([len(example) for example in examples], kind="stable")
     nll, exact, count = (np.zeros(len(examples)) for _ in range(3))
-    # The same number of pictures for all, blank where there is none: each further shape would be compiled.
-    images = max((len(example.images) for example in examples), default=0)
+    # The same room for all, blank where there is nothing: each further shape would be compiled.
+    media = room([[example.media] for example in examples])
     for first in range(0, len(order), batch_size):
         chosen = order[first : first + batch_size]
         rows = [[examples[i]] for i in chosen] + [[]] * (batch_size - len(chosen))
         longest = max(len(examples[i]) for i in chosen)
-        batch = pack(rows, bucket(longest), config, images=images)
+        batch = pack(rows, bucket(longest), media)
         nll[chosen], exact[chosen], count[chosen] = (x[: len(chosen)] for x in _score(structure, params, batch))
     return HeldOut(float(nll.sum() / max(count.sum(), 1)), float(exact.mean()), nll)

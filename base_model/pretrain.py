@@ -19,6 +19,7 @@ from base_model.checkpoint import LanguageModel, build, logical_axes, split, str
 from base_model.config import ModelConfig
 from base_model.interleave import Example, digest, interleave, require_fits
 from base_model.likelihood import cross_entropy, held_out
+from base_model.media import Media, count, room
 from base_model.tokenizer import Tokenizer
 from base_model.vision_warmup import warm_up
 from training.checkpoint import latest_step
@@ -57,12 +58,12 @@ class PretrainConfig(TrainingConfig):
 def pretraining_examples(
     rows: Sequence[Row], tokenizer: Tokenizer, config: ModelConfig, *, max_length: int
 ) -> list[Example]:
-    """Conversations as examples with the loss on every token; long text without pictures is cut into pieces."""
+    """Conversations as examples with the loss on every token; long text without media is cut into pieces."""
 
     def convert(row: Row) -> list[Example]:
         segments = messages_to_segments(row.values.get("messages", ()), tokenizer, folder=row.folder, loss_on="all")
         example = interleave(segments, tokenizer, config)
-        if len(example) <= max_length or example.images:
+        if len(example) <= max_length or any(example.media):
             return [require_fits(example, max_length, "max_length")]
         pieces = [slice(i, i + max_length) for i in range(0, len(example), max_length)]
         return [Example(tokens=example.tokens[piece], learn=example.learn[piece]) for piece in pieces]
@@ -111,9 +112,11 @@ def pretrain(
     rows, held_out_rows, folder = read_rows(data), read_rows(held_out_data), Path(config.output_dir)
     examples = pretraining_examples(rows, tokenizer, model_config, max_length=config.max_length)
     stream = PackedStream([len(example) for example in examples], config.max_length, seed=config.seed)
-    pictures = lambda rows: max(sum(len(examples[i].images) for i in row) for row in rows)  # noqa: E731
-    # Another epoch often packs one more picture into a row than the first does.
-    slots = pictures(stream.rows(0, stream.rows_per_epoch)) + 1
+    first_epoch = [[examples[i].media for i in row] for row in stream.rows(0, stream.rows_per_epoch)]
+    # Another epoch often packs one more picture into a row than the first does. A row with still more is rare: it gets
+    # a wider batch, compiled for itself, instead of an error.
+    slots = Media(*(int(most) + 1 for most in np.max([count(row) for row in first_epoch], 0)))
+    media = room(first_epoch, slots=slots)
     module = build(
         model_config, tokenizer, seed=config.seed,
         dtype=config.matmul_dtype, remat=config.gradient_checkpointing, mesh=mesh_of(config),
@@ -124,13 +127,12 @@ def pretrain(
         params = warm_up(structure, params, rows, model_config, steps=config.vision_warmup_steps, seed=config.seed)
 
     def batch_at(step: int, rows: int) -> Batch:
-        chosen = stream.rows(step * rows, rows)
-        packed = [[examples[i] for i in row] for row in chosen]
-        # A row with still more pictures is rare: it gets a wider batch, compiled for itself, instead of an error.
-        batch = pack(packed, config.max_length, model_config, images=max(slots, pictures(chosen)))
-        if config.augment:
-            batch = batch._replace(images=augment(batch.images, np.random.default_rng((config.seed, 1, step))))
-        return batch
+        packed = [[examples[i] for i in row] for row in stream.rows(step * rows, rows)]
+        batch = pack(packed, config.max_length, media)
+        if not config.augment or batch.media.images is None:
+            return batch
+        images = augment(batch.media.images, np.random.default_rng((config.seed, 1, step)))
+        return batch._replace(media=batch.media._replace(images=images))
 
     figures = HeldOutFigures(held_out_rows, tokenizer, model_config, max_length=config.max_length)
     evaluate_structure = structure_of(model_config, tokenizer)
@@ -163,14 +165,13 @@ class HeldOutFigures:
             return interleave(segments, tokenizer, config)
 
         self._pictures = convert_rows(pictures, convert) if pictures else []
-        self._config = config
 
     def __call__(self, structure: Any, params: Any) -> dict[str, float]:
         """Every learned token's bits, ends of turns among them, over the UTF-8 bytes of what was said."""
         figures = {}
         if self._text:
-            text = held_out(structure, params, self._text, self._config)
+            text = held_out(structure, params, self._text)
             figures |= {"loss": text.loss, "bits_per_byte": float(text.nll.sum() / np.log(2) / self._bytes)}
         if self._pictures:
-            figures["vqa_exact_match"] = held_out(structure, params, self._pictures, self._config).exact_match
+            figures["vqa_exact_match"] = held_out(structure, params, self._pictures).exact_match
         return figures

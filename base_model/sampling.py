@@ -167,7 +167,7 @@ def sample(
     decoder = nnx.merge(structure, params)
     batch, width = prompts.tokens.shape
     cache = empty_cache(decoder.config, batch, width + config.max_new_tokens)
-    hidden, cache = decoder(prompts.tokens, prompts.positions, prompts.segments, prompts.images, cache)
+    hidden, cache = decoder(prompts.tokens, prompts.positions, prompts.segments, prompts.media, cache)
     repeat = lambda x: x if x.ndim == 0 else jnp.repeat(x, copies, 0)  # noqa: E731
     cache = jax.tree.map(repeat, cache)
     hidden, position = repeat(hidden[:, -1:]), repeat(prompts.positions[:, -1:])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import sentencepiece
 
+from base_model.media import Media
 from training.errors import BadInput
 
 PAD, EOS, BOS, UNK = 0, 1, 2, 3
@@ -107,6 +108,17 @@ class Tokenizer:
     def image_token(self) -> int:
         """The id that holds the place of one soft token of a picture."""
         return self.control("<image_soft_token>")
+
+    @property
+    def soft_tokens(self) -> Media:
+        """The ids that hold the places of soft tokens."""
+        image, audio, video = (self.control(piece) for piece in SOFT)
+        return Media((image, video), (audio,))
+
+    @property
+    def media(self) -> list[int]:
+        """The ids that media take: brackets and soft tokens."""
+        return [self.control(piece) for piece in (*MEDIA, *SOFT)]
 
     @property
     def never_sampled(self) -> tuple[int, ...]:

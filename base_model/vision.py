@@ -2,12 +2,24 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
 from base_model.config import ModelConfig, VisionConfig
+from base_model.images import resize
 from base_model.layers import RMSNorm, constant, matmul, param
+
+
+def prepare(picture: UInt8[np.ndarray, "H W 3"], config: VisionConfig) -> UInt8[np.ndarray, "S S 3"]:
+    """The picture squashed to the square that the encoder reads."""
+    return resize(picture, config.image_size)
+
+
+def soft_tokens(prepared: UInt8[np.ndarray, "S S 3"], config: VisionConfig) -> int:
+    """As many for every picture."""
+    return config.soft_tokens
 
 
 class PatchEncoder(nnx.Module):
@@ -31,8 +43,8 @@ class PatchEncoder(nnx.Module):
         self.norm = RMSNorm(config.embed_dim, epsilon=config.norm_epsilon, offset=config.norm_offset, start=0.3)
         self.vision, self.dtype = vision, dtype
 
-    def __call__(self, images: UInt8[Array, "N H W 3"]) -> Float[Array, "N S D"]:
-        """Soft tokens of each picture, rows first.
+    def __call__(self, images: UInt8[Array, "N H W 3"]) -> tuple[Float[Array, "N S D"], None]:
+        """Soft tokens of each picture, rows first; all of them count.
 
         Three channels are the pixels in [-1, 1] relative to the picture's first pixel, the fourth says where a pixel
         differs from it at all: what stands on a plain background is seen whatever its colour.
@@ -46,7 +58,7 @@ class PatchEncoder(nnx.Module):
         grid, side = self.vision.grid, self.vision.cells // self.vision.grid
         x = x.reshape(len(images), grid, side, grid, side, -1).transpose(0, 1, 3, 2, 4, 5)
         x = matmul(x.reshape(len(images), grid * grid, -1), self.project[...], self.dtype)
-        return self.norm(x + self.place[...])
+        return self.norm(x + self.place[...]), None
 
 
 def _strided(

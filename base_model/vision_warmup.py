@@ -14,10 +14,10 @@ import numpy as np
 import optax
 from flax import nnx
 
-from base_model.batch import stack_images
 from base_model.chat import parts
 from base_model.config import ModelConfig
-from base_model.images import load_image, resize
+from base_model.images import load_image
+from base_model.towers import prepared
 from training.dataset import Row
 from training.progress import progress
 
@@ -50,15 +50,14 @@ def warm_up(
     pictures, labels = picture_answers(rows)
     if not pictures:
         return params
-    size = config.vision.image_size
-    images = stack_images([[resize(picture, size)] for picture in pictures], config)[:, 0]
+    images = np.stack([prepared(config.vision, picture)[0] for picture in pictures])
     probe = jnp.zeros((config.embed_dim, int(labels.max()) + 1))
     trained = (params["vision"], probe)
     optimizer = optax.adam(optax.cosine_decay_schedule(2e-3, steps, alpha=0.02))
 
     def loss(trained: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
         vision, probe = trained
-        soft = nnx.merge(structure, {**params, "vision": vision}).vision(images)
+        soft = nnx.merge(structure, {**params, "vision": vision}).vision(images)[0]
         return optax.softmax_cross_entropy_with_integer_labels(4 * soft.mean(1) @ probe, labels).mean()
 
     @jax.jit

@@ -141,7 +141,7 @@ def scored(text: Text, model: Any, ngrams: dict[str, KneserNey]) -> Scored:
     from base_model.checkpoint import structure_of
     from base_model.likelihood import held_out
 
-    shipped = held_out(structure_of(model.config, model.tokenizer), model.params, text.examples, model.config)
+    shipped = held_out(structure_of(model.config, model.tokenizer), model.params, text.examples)
     learned, of_rows = text.learned, lambda values, rows: np.bincount(rows, values, len(text.bytes))
     bits = {"shipped": of_rows(shipped.nll / np.log(2), text.row)}
     for name, ngram in ngrams.items():
@@ -170,6 +170,7 @@ def pictures(model: Any, data: Path, count: int | None) -> dict[str, Any]:
     from base_model.chat import messages_to_segments
     from base_model.generate import generate
     from base_model.interleave import Example, interleave
+    from base_model.media import blanked
     from base_model.sampling import SamplingConfig
     from pipeline.pictures import questions
 
@@ -185,7 +186,7 @@ def pictures(model: Any, data: Path, count: int | None) -> dict[str, Any]:
         return interleave(segments, model.tokenizer, model.config)
 
     shown = [prompt(question) for question in asked]
-    hidden = [replace(example, images=[0 * image for image in example.images]) for example in shown]
+    hidden = [replace(example, media=blanked(example.media)) for example in shown]
     answers = defaultdict(Counter)
     for question in questions(data, "train"):
         answers[question.question][question.answer] += 1

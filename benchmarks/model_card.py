@@ -16,7 +16,7 @@ import shutil
 import struct
 import sys
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -157,6 +157,7 @@ def pictures(model, data: Path) -> dict:
     from base_model.generate import generate
     from base_model.interleave import Example, interleave
     from base_model.likelihood import held_out
+    from base_model.media import blanked
     from base_model.sampling import SamplingConfig
     from training.dataset import read_rows
 
@@ -167,10 +168,10 @@ def pictures(model, data: Path) -> dict:
         return interleave(segments, model.tokenizer, model.config)
 
     def exact(examples) -> float:
-        return held_out(structure_of(model.config, model.tokenizer), model.params, examples, model.config).exact_match
+        return held_out(structure_of(model.config, model.tokenizer), model.params, examples).exact_match
 
     seen = [example(row, row.values["messages"], "turn") for row in rows]
-    blank = [Example(tokens=e.tokens, learn=e.learn, images=[0 * image for image in e.images]) for e in seen]
+    blank = [replace(example, media=blanked(example.media)) for example in seen]
     answers = Counter(row.values["messages"][-1]["content"] for row in rows)
     prompts = [example(row, row.values["messages"][:1], "reply") for row in rows[:4]]
     written = generate(model, prompts, SamplingConfig(max_new_tokens=8, temperature=0))

@@ -85,7 +85,7 @@ def reward_interval(rewards: Float[np.ndarray, "prompts copies"], *, seed: int =
 def picture_exact_match(model: LanguageModel, rows: Sequence[Row]) -> float:
     """Share of questions about pictures whose greedy answer is exactly the right one."""
     examples = convert_rows(rows, lambda row: _example(model, row.values.get("messages"), row.folder, "turn", "last"))
-    return held_out(structure_of(model.config, model.tokenizer), model.params, examples, model.config).exact_match
+    return held_out(structure_of(model.config, model.tokenizer), model.params, examples).exact_match
 
 
 def _prompt(values: Mapping[str, Any]) -> list[Mapping[str, Any]]:

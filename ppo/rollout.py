@@ -74,7 +74,7 @@ def response_log_probs(
     0 here too, or sampled and scored distributions would differ.
     """
     decoder = nnx.merge(models.structure, params)
-    hidden, _ = decoder(sequences.tokens, sequences.positions, sequences.segments, sequences.images)
+    hidden, _ = decoder(sequences.tokens, sequences.positions, sequences.segments, sequences.media)
 
     def score(logits: Array, tokens: Array) -> tuple[Array, Array]:
         logits = suppress(logits, models.vocabulary.never_sampled)

@@ -104,7 +104,6 @@ class PPOTrainer:
         place = partial(jax.tree.map, jax.device_put)
         worker = RolloutWorker(
             models=self._models,
-            shape=self.model.config,
             reference=place(self.model.params, parameter_shardings(mesh, axes["trunk"])),
             reward_model=place(self.reward_model.params, parameter_shardings(mesh, axes)),
             prompts=self._prompts,

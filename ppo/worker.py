@@ -9,9 +9,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from base_model.batch import Batch, pad_left
-from base_model.config import ModelConfig
 from base_model.generate import reply_keys
 from base_model.interleave import Example
+from base_model.media import room
 from base_model.sampling import Samples, SamplingConfig, sample
 from ppo.config import PPOConfig
 from ppo.rollout import Models, Rollout, ScoreStatistics, assess, join, reward_scores
@@ -28,7 +28,6 @@ class RolloutWorker:
 
     Attributes:
         models: structure and vocabulary of the decoder.
-        shape: the decoder's config.
         reference: parameters of the frozen SFT model, on the mesh.
         reward_model: parameters of the frozen reward model, on the mesh.
         prompts: to draw from.
@@ -38,7 +37,6 @@ class RolloutWorker:
     """
 
     models: Models
-    shape: ModelConfig
     reference: Any
     reward_model: Any
     prompts: Sequence[Example]
@@ -72,12 +70,12 @@ class RolloutWorker:
 
     def _draw_prompts(self, index: int) -> tuple[Batch, np.ndarray]:
         """Prompts of a rollout, left-padded, and the numbers of its episodes, from which their random keys follow."""
-        # One width and one number of pictures for all rollouts: every further shape would compile everything again.
+        # One width and one room for media for all rollouts: every further shape would compile everything again.
         longest = max(len(prompt) for prompt in self.prompts)
         width = min(-(-longest // 16) * 16, self.config.max_prompt_length)
-        pictures = max(len(prompt.images) for prompt in self.prompts)
+        media = room([[prompt.media] for prompt in self.prompts])
         chosen = batch_indices(index, count=len(self.prompts), batch_size=self.episodes, seed=self.config.seed)
-        batch = pad_left([self.prompts[i] for i in chosen], width, self.shape, images=pictures)
+        batch = pad_left([self.prompts[i] for i in chosen], width, media)
         return shard_batch(batch, self.mesh), np.arange(index * self.episodes, (index + 1) * self.episodes)
 
     def _answer(self, policy: Any, prompts: Batch, numbers: np.ndarray, *, stream: int) -> Samples:

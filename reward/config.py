@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from base_model.media import Media
 from training.config import TrainingConfig
 from training.errors import BadInput
 
@@ -34,3 +35,8 @@ class RewardConfig(TrainingConfig):
             raise BadInput(f"center_rewards_coefficient must be 0 or above, not {self.center_rewards_coefficient}")
         if not 0 <= self.label_smoothing < 0.5:
             raise BadInput(f"label_smoothing must be at least 0 and below 0.5, not {self.label_smoothing}")
+
+    @property
+    def slots(self) -> Media:
+        """Pictures and sounds of a packed row."""
+        return Media(self.max_images, 0)

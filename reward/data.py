@@ -7,7 +7,8 @@ from typing import Any
 
 from base_model.chat import messages_to_segments, reply_messages
 from base_model.checkpoint import LanguageModel
-from base_model.interleave import Example, interleave, require_few, require_fits
+from base_model.interleave import Example, interleave, require_fits, require_slots
+from base_model.media import Media
 from training.dataset import Row, convert_rows
 from training.errors import BadInput
 
@@ -44,7 +45,7 @@ def preference_pairs(
     model: LanguageModel,
     *,
     max_length: int,
-    max_images: int | None = None,
+    slots: Media | None = None,
     on_bad_row: str = "stop",
 ) -> list[Pair]:
     """Rows with `chosen` and `rejected` (and `prompt`, unless they are whole conversations or transcripts) as pairs.
@@ -53,7 +54,7 @@ def preference_pairs(
         rows: the rows.
         model: for its tokenizer and its encoder of pictures.
         max_length: tokens of a pair at most.
-        max_images: pictures of a pair at most, where pairs are to be packed.
+        slots: pictures and sounds of a pair at most, where pairs are to be packed.
         on_bad_row: stop, or skip.
 
     Raises:
@@ -76,7 +77,7 @@ def preference_pairs(
             )
         for text in (chosen, rejected):
             require_fits(text, model.config.max_context, "the model's context")
-        require_few(len(chosen.images) + len(rejected.images), max_images, "max_images")
+        require_slots([chosen.media, rejected.media], slots)
         margin = row.values.get("margin")
         # JSON knows numbers of any size, and Python's reader Infinity too; a loss would make NaN of them.
         if margin is not None and not (type(margin) in (int, float) and 0 <= margin <= 1e6):
@@ -86,7 +87,7 @@ def preference_pairs(
             rejected=rejected,
             margin=float(margin or 0),
             source=str(row.values.get("source", "unnamed")),
-            modality=str(row.values.get("modality") or ("image" if chosen.images else "text")),
+            modality=str(row.values.get("modality") or ("image" if chosen.media.images else "text")),
         )
 
     return convert_rows(rows, convert, on_bad_row=on_bad_row)

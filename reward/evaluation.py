@@ -1,12 +1,13 @@
 """What is known of a reward model: accuracy, margins, calibration, length correlation, by source and by modality."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from base_model.checkpoint import LanguageModel
-from base_model.interleave import Example
+from base_model.media import blanked
 from reward import calibration, metrics
 from reward.data import Pair
 from reward.model import score
@@ -38,9 +39,7 @@ def evaluate_pairs(model: LanguageModel, pairs: Sequence[Pair], *, seed: int = 0
 
 
 def _blind_scores(model: LanguageModel, pairs: Sequence[Pair]) -> tuple[np.ndarray, np.ndarray]:
-    blind = lambda example: Example(  # noqa: E731
-        tokens=example.tokens, learn=example.learn, images=[np.zeros_like(image) for image in example.images]
-    )
+    blind = lambda example: replace(example, media=blanked(example.media))  # noqa: E731
     scores = score(model, [blind(pair.chosen) for pair in pairs] + [blind(pair.rejected) for pair in pairs])
     return scores[: len(pairs)], scores[len(pairs) :]
 

@@ -17,6 +17,8 @@ from base_model.batch import Batch, bucket, pack
 from base_model.checkpoint import LanguageModel, build, logical_axes, structure_of
 from base_model.config import ModelConfig
 from base_model.interleave import Example
+from base_model.media import room
+from base_model.towers import room_of_one
 
 
 def initial_params(model: LanguageModel, *, seed: int) -> Any:
@@ -43,7 +45,7 @@ def head_logical_axes() -> dict[str, tuple[str | None, ...]]:
 
 def token_values(structure: nnx.GraphDef, params: Any, batch: Batch) -> Float[Array, "B T"]:
     """The head's output on the final-norm hidden state of every token."""
-    hidden, _ = nnx.merge(structure, params["trunk"])(batch.tokens, batch.positions, batch.segments, batch.images)
+    hidden, _ = nnx.merge(structure, params["trunk"])(batch.tokens, batch.positions, batch.segments, batch.media)
     return hidden @ params["head"]["weight"] + params["head"]["bias"]
 
 
@@ -67,11 +69,11 @@ def score(model: LanguageModel, examples: Sequence[Example], *, batch_size: int 
     order = np.argsort([len(example) for example in examples], kind="stable")
     scores = np.zeros(len(examples))
     # A model that sees gets a blank picture even where there is none: each further shape would be compiled.
-    images = max([int(model.config.vision is not None), *(len(example.images) for example in examples)])
+    media = room([[example.media] for example in examples], at_least=room_of_one(model.config))
     for first in range(0, len(order), batch_size):
         chosen = order[first : first + batch_size]
         width = bucket(max(len(examples[i]) for i in chosen))
         rows = [[examples[i]] for i in chosen] + [[]] * (batch_size - len(chosen))
-        batch = pack(rows, width, model.config, images=images)
+        batch = pack(rows, width, media)
         scores[chosen] = np.asarray(score_batch(structure, model.params, batch))[: len(chosen)]
     return scores

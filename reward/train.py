@@ -18,6 +18,7 @@ from base_model import checkpoint
 from base_model.batch import Batch, pack
 from base_model.checkpoint import LanguageModel, structure_of
 from base_model.interleave import digest
+from base_model.media import Media, count, room
 from reward.config import RewardConfig
 from reward.data import Pair, preference_pairs
 from reward.evaluation import evaluate_pairs
@@ -81,25 +82,21 @@ class RewardTrainer:
         parent = checkpoint.load(model) if isinstance(model, (str, Path)) else model
         self.args = args
         self.model = replace(parent, kind="scalar", params=initial_params(parent, seed=args.seed))
-        self._pairs = self._read(train_dataset, max_images=args.max_images)
+        self._pairs = self._read(train_dataset, slots=args.slots)
         self._held_out = self._read(eval_dataset) if eval_dataset is not None else []
 
-    def _read(self, data: Dataset, *, max_images: int | None = None) -> list[Pair]:
+    def _read(self, data: Dataset, *, slots: Media | None = None) -> list[Pair]:
         bad = self.args.on_bad_row
         rows = read_rows(data, on_bad_row=bad) if isinstance(data, (str, Path)) else data
-        return preference_pairs(
-            rows, self.model, max_length=self.args.max_length, max_images=max_images, on_bad_row=bad
-        )
+        return preference_pairs(rows, self.model, max_length=self.args.max_length, slots=slots, on_bad_row=bad)
 
     def train(self) -> dict[str, Any]:
         """Trains, from the newest saved state if there is one, and returns the evaluation."""
         args, config = self.args, self.model.config
-        pictures = [len(pair.chosen.images) + len(pair.rejected.images) for pair in self._pairs]
-        stream = PackedStream(
-            [len(pair) for pair in self._pairs], args.max_length, seed=args.seed,
-            pictures=pictures, most_pictures=args.max_images,
-        )  # fmt: skip
-        slots = args.max_images if any(pictures) else 0
+        media = [[pair.chosen.media, pair.rejected.media] for pair in self._pairs]
+        sizes = [(len(pair), *count(both)) for pair, both in zip(self._pairs, media, strict=True)]
+        stream = PackedStream(sizes, (args.max_length, *args.slots), seed=args.seed)
+        shapes = room(media, slots=args.slots)
         # Room to spare, so that a later epoch's packing seldom needs another shape and another compilation.
         most = max(len(row) for row in stream.rows(0, stream.rows_per_epoch)) + 1
 
@@ -110,7 +107,7 @@ class RewardTrainer:
             margin, real = np.zeros((rows, width), np.float32), np.zeros((rows, width), bool)
             for index, row in enumerate(packed):
                 margin[index, : len(row)], real[index, : len(row)] = [pair.margin for pair in row], True
-            return PairBatch(pack(texts, args.max_length, config, images=slots), margin, real)
+            return PairBatch(pack(texts, args.max_length, shapes), margin, real)
 
         state = minimise(
             partial(

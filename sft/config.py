@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from base_model.media import Media
 from training.config import TrainingConfig
 
 
@@ -28,3 +29,8 @@ class SFTConfig(TrainingConfig):
         """Checks the inherited options and the length."""
         super().__post_init__()
         self.require_positive("max_length", "max_images")
+
+    @property
+    def slots(self) -> Media:
+        """Pictures and sounds of a packed row."""
+        return Media(self.max_images, 0)

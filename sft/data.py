@@ -4,14 +4,15 @@ from collections.abc import Sequence
 
 from base_model.chat import messages_to_segments, reply_messages
 from base_model.checkpoint import LanguageModel
-from base_model.interleave import Example, interleave, require_few, truncate
+from base_model.interleave import Example, interleave, require_slots, truncate
+from base_model.media import Media
 from sft.config import SFTConfig
 from training.dataset import Row, convert_rows
 from training.errors import BadInput
 
 
 def sft_examples(
-    rows: Sequence[Row], model: LanguageModel, config: SFTConfig, *, max_images: int | None = None
+    rows: Sequence[Row], model: LanguageModel, config: SFTConfig, *, slots: Media | None = None
 ) -> list[Example]:
     """Conversational (`messages`) or `prompt` / `completion` rows as examples.
 
@@ -24,7 +25,7 @@ def sft_examples(
         rows: the rows.
         model: for its tokenizer and its encoder of pictures.
         config: options.
-        max_images: pictures of a row at most, where rows are to be packed.
+        slots: pictures and sounds of a row at most, where rows are to be packed.
 
     Raises:
         BadInput: with the place of the first row that has neither form, whose picture would be cut, that has too many
@@ -44,7 +45,7 @@ def sft_examples(
             raise BadInput(f"a row needs `messages`, or `prompt` and `completion`; this one has {given}")
         segments = messages_to_segments(messages, model.tokenizer, folder=row.folder, loss_on=loss_on)
         example = truncate(interleave(segments, model.tokenizer, model.config), length, model.tokenizer)
-        require_few(len(example.images), max_images, "max_images")
+        require_slots([example.media], slots)
         if not example.learn.any():
             raise BadInput("a row has no assistant message to learn from within max_length")
         return example

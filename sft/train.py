@@ -14,6 +14,7 @@ from base_model.batch import Batch, pack
 from base_model.checkpoint import LanguageModel, build, logical_axes, split
 from base_model.interleave import Example, digest
 from base_model.likelihood import cross_entropy, held_out
+from base_model.media import Media, count, room
 from sft.config import SFTConfig
 from sft.data import sft_examples
 from training.checkpoint import content_digest
@@ -44,8 +45,7 @@ class SFTTrainer:
         """
         self.model = checkpoint.load(model) if isinstance(model, (str, Path)) else model
         self.args = args
-        most = args.max_images if args.packing else None
-        self._examples = self._read(train_dataset, max_images=most)
+        self._examples = self._read(train_dataset, slots=args.slots if args.packing else None)
         self._held_out = self._read(eval_dataset) if eval_dataset is not None else []
         self._module = nnx.eval_shape(lambda: build(
             self.model.config, self.model.tokenizer,
@@ -53,36 +53,34 @@ class SFTTrainer:
         ))  # fmt: skip
         self._structure = split(self._module)[0]
 
-    def _read(self, data: Dataset, *, max_images: int | None = None) -> list[Example]:
+    def _read(self, data: Dataset, *, slots: Media | None = None) -> list[Example]:
         rows = read_rows(data, on_bad_row=self.args.on_bad_row) if isinstance(data, (str, Path)) else data
-        return sft_examples(rows, self.model, self.args, max_images=max_images)
+        return sft_examples(rows, self.model, self.args, slots=slots)
 
     def train(self) -> dict[str, float]:
         """Trains, from the newest saved state if there is one, and returns the held-out figures."""
-        args, config = self.args, self.model.config
-        pictures = [len(example.images) for example in self._examples]
+        args = self.args
+        media = [[example.media] for example in self._examples]
         if args.packing:
-            lengths = [len(example) for example in self._examples]
-            stream = PackedStream(
-                lengths, args.max_length, seed=args.seed, pictures=pictures, most_pictures=args.max_images
-            )
-            count, slots = stream.rows_per_epoch, args.max_images if any(pictures) else 0
+            sizes = [(len(example), *count([example.media])) for example in self._examples]
+            stream = PackedStream(sizes, (args.max_length, *args.slots), seed=args.seed)
+            rows_per_epoch, shapes = stream.rows_per_epoch, room(media, slots=args.slots)
         else:
-            stream, count, slots = None, len(self._examples), max(pictures)
+            stream, rows_per_epoch, shapes = None, len(self._examples), room(media)
 
         def batch_at(step: int, rows: int) -> Batch:
             if stream is not None:
                 packed = stream.rows(step * rows, rows)
             else:
-                packed = [[int(i)] for i in batch_indices(step, count=count, batch_size=rows, seed=args.seed)]
-            return pack([[self._examples[i] for i in row] for row in packed], args.max_length, config, images=slots)
+                packed = [[int(i)] for i in batch_indices(step, count=rows_per_epoch, batch_size=rows, seed=args.seed)]
+            return pack([[self._examples[i] for i in row] for row in packed], args.max_length, shapes)
 
         state = minimise(
             partial(cross_entropy, self._structure),
             self.model.params,
             logical_axes(self._module),
             batch_at=batch_at,
-            examples=count,
+            examples=rows_per_epoch,
             config=args,
             label="SFT",
             identity=(digest(self._examples), content_digest(self.model.params)),
@@ -96,7 +94,7 @@ class SFTTrainer:
         return self._figures(self.model.params) if self._held_out else {}
 
     def _figures(self, params: object) -> dict[str, float]:
-        scores = held_out(self._structure, params, self._held_out, self.model.config)
+        scores = held_out(self._structure, params, self._held_out)
         return {"loss": scores.loss, "exact_match": scores.exact_match}
 
     def save_model(self) -> Path:

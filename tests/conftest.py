@@ -15,6 +15,7 @@ from base_model.chat import messages_to_segments
 from base_model.checkpoint import LanguageModel, build, split, structure_of
 from base_model.config import LayerSpec, ModelConfig, VisionConfig
 from base_model.interleave import interleave
+from base_model.media import Media, room
 from base_model.tokenizer import Tokenizer
 from pipeline import environment
 
@@ -81,6 +82,12 @@ def structure(tiny_model):
 def picture():
     """Makes the n-th random picture of 16 x 16 pixels."""
     return lambda number=0: np.random.default_rng((7, number)).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="session")
+def room_for(picture):
+    """Room for so many pictures in every row of a batch."""
+    return lambda count: room([[Media((picture(),), ())]], slots=Media(count, 0))
 
 
 @pytest.fixture(scope="session")

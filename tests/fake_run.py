@@ -13,6 +13,7 @@ import numpy as np
 
 from base_model.checkpoint import LanguageModel
 from base_model.interleave import Example
+from base_model.media import Media
 from pipeline import ledger
 from reward.data import Pair
 from reward.evaluation import evaluate_pairs
@@ -120,10 +121,12 @@ def reward_evaluation(rng) -> dict:
     sources = [("rated", 80, 0.4), ("relevance", 120, 0.8), ("toxicity", 120, 1.6), ("picture", 100, 1.2)]
     pairs, leads = [], []
     for source, count, lead in sources:
-        images = [np.zeros((2, 2, 3), np.uint8)] if source == "picture" else []
+        images = (np.zeros((2, 2, 3), np.uint8),) if source == "picture" else ()
         for _ in range(count):
             sides = [
-                Example(tokens=np.zeros(30, np.int32), learn=np.arange(30) < rng.integers(3, 20), images=images)
+                Example(
+                    tokens=np.zeros(30, np.int32), learn=np.arange(30) < rng.integers(3, 20), media=Media(images, ())
+                )
                 for _ in range(2)
             ]
             modality = "image" if images else "text"

@@ -20,6 +20,7 @@ from PIL import Image
 from base_model import checkpoint
 from base_model.config import ModelConfig
 from base_model.images import FORMATS, load_image, resize
+from base_model.media import Media
 from pipeline import ledger
 from pipeline.commands.stage import Stage
 from pipeline.config import gate_policy, reward_gate_policy
@@ -141,8 +142,8 @@ def convert(path, model):
         config = SFTConfig(max_length=64, on_bad_row=on_bad_row)
         options = {"max_length": 64, "on_bad_row": on_bad_row}
         found = [
-            expected(lambda: sft_examples(rows, model, config, max_images=2)),  # noqa: B023
-            expected(functools.partial(preference_pairs, rows, model, max_images=2, **options)),
+            expected(lambda: sft_examples(rows, model, config, slots=Media(2, 0))),  # noqa: B023
+            expected(functools.partial(preference_pairs, rows, model, slots=Media(2, 0), **options)),
             expected(functools.partial(prompt_examples, rows, model, **options)),
         ]
         for examples in found:

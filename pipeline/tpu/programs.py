@@ -17,7 +17,9 @@ from base_model.checkpoint import logical_axes, split
 from base_model.config import ModelConfig
 from base_model.decoder import Decoder
 from base_model.likelihood import cross_entropy
+from base_model.media import Media
 from base_model.sampling import Samples, SamplingConfig, Vocabulary, sample
+from base_model.towers import room_of_one
 from ppo.config import PPOConfig
 from ppo.rollout import Models, Rollout, ScoreStatistics, assess
 from ppo.update import ppo_loss
@@ -32,7 +34,7 @@ from training.sharding import named_sharding, parameter_shardings, replicated, r
 from training.step import TrainState, update
 
 # Ids like those of the tokenizer; which ones they are makes no difference to a program.
-IMAGE_TOKEN, VOCABULARY = 18, Vocabulary(end_of_turn=7, never_sampled=tuple(range(7)))
+SOFT_TOKENS, VOCABULARY = Media((18, 20), (19,)), Vocabulary(end_of_turn=7, never_sampled=tuple(range(7)))
 STEPS = 1000
 
 
@@ -65,7 +67,7 @@ class Workload:
 
     @property
     def pictures(self) -> int:
-        """Pictures of a row: one where there is an encoder, so that it is compiled too."""
+        """Pictures of a row."""
         return 0 if self.shape.vision is None else 1
 
     @cached_property
@@ -73,7 +75,7 @@ class Workload:
         """The decoder without its arrays."""
         return nnx.eval_shape(
             lambda: Decoder(
-                self.shape, image_token=IMAGE_TOKEN, dtype=self.dtype, remat=self.remat, mesh=self.mesh,
+                self.shape, soft_tokens=SOFT_TOKENS, dtype=self.dtype, remat=self.remat, mesh=self.mesh,
                 rngs=nnx.Rngs(0),
             )
         )
@@ -113,11 +115,10 @@ class Workload:
         return jax.ShapeDtypeStruct((self.batch, *shape), dtype, sharding=named_sharding(self.mesh, ("batch",)))
 
     def texts(self, length: int) -> Batch:
-        """Rows of tokens."""
+        """Rows of tokens, with a picture where there is an encoder, so that it is compiled too."""
         ids = self.split_rows((length,), np.int32)
-        side = 1 if self.shape.vision is None else self.shape.vision.image_size
-        images = self.split_rows((self.pictures, side, side, 3), np.uint8)
-        return Batch(ids, ids, ids, self.split_rows((length,), bool), images)  # type: ignore[arg-type]
+        media = jax.tree.map(lambda leaf: self.split_rows(leaf.shape, leaf.dtype), room_of_one(self.shape))
+        return Batch(ids, ids, ids, self.split_rows((length,), bool), media)  # type: ignore[arg-type]
 
     def samples(self) -> Samples:
         """Replies as the sampler returns them."""

@@ -66,8 +66,8 @@ def test_a_picture_stands_in_brackets_with_a_place_for_each_soft_token(tokenizer
     place = [begin, *[tokenizer.image_token] * 4, end]
     start, stop = tokenizer.control("<user>"), tokenizer.end_of_turn
     assert example.tokens.tolist() == [BOS, start, *place, *tokenizer.encode("or"), *place, stop]
-    assert [image.shape for image in example.images] == [(16, 16, 3)] * 2
-    np.testing.assert_array_equal(example.images[0], picture(0))
+    assert [image.shape for image in example.media.images] == [(16, 16, 3)] * 2
+    np.testing.assert_array_equal(example.media.images[0], picture(0))
 
 
 @pytest.mark.parametrize("kind", ["audio", "video"])

@@ -17,6 +17,7 @@ from base_model.config import LayerSpec, ModelConfig, tiny
 from base_model.decoder import Decoder, empty_cache
 from base_model.layers import rms_norm
 from base_model.likelihood import cross_entropy, held_out
+from base_model.media import Media, blanked
 
 LENGTH = 48
 
@@ -24,8 +25,8 @@ LENGTH = 48
 @partial(jax.jit, static_argnums=0)
 def forward(structure, params, batch):
     decoder = nnx.merge(structure, params)
-    tokens, segments, positions, _, images = batch
-    hidden, _ = decoder(tokens, positions, segments, images)
+    tokens, segments, positions, _, media = batch
+    hidden, _ = decoder(tokens, positions, segments, media)
     return decoder.logits(hidden)
 
 
@@ -33,9 +34,9 @@ def forward(structure, params, batch):
 def read_in_parts(structure, params, batch, prefix):
     """The logits of a row of which `prefix` tokens are read at once and the others one by one, through the cache."""
     decoder = nnx.merge(structure, params)
-    tokens, segments, positions, _, images = batch
+    tokens, segments, positions, _, media = batch
     cache = empty_cache(decoder.config, *tokens.shape)
-    hidden, cache = decoder(tokens[:, :prefix], positions[:, :prefix], segments[:, :prefix], images, cache)
+    hidden, cache = decoder(tokens[:, :prefix], positions[:, :prefix], segments[:, :prefix], media, cache)
 
     def step(cache, column):
         hidden, cache = decoder(*(x[:, None] for x in column), None, cache)
@@ -47,9 +48,9 @@ def read_in_parts(structure, params, batch, prefix):
 
 
 @pytest.fixture(scope="module")
-def lay_out(tiny_config):
+def lay_out(room_for):
     """Packs up to four rows, always in the same shape, so that `forward` is compiled once."""
-    return lambda rows: pack([*rows, *[[]] * (4 - len(rows))], LENGTH, tiny_config, images=2)
+    return lambda rows: pack([*rows, *[[]] * (4 - len(rows))], LENGTH, room_for(2))
 
 
 @pytest.fixture(scope="module")
@@ -81,16 +82,16 @@ def test_packed_examples_do_not_see_each_other(attending, tiny_model, examples, 
 
 def test_the_loss_of_packed_examples_is_that_of_single_ones(structure, tiny_model, examples):
     loss = jax.jit(cross_entropy, static_argnums=0)
-    packed = pack([[examples[0], examples[1]], [examples[3], examples[2]]], 2 * LENGTH, tiny_model.config)
+    packed = pack([[examples[0], examples[1]], [examples[3], examples[2]]], 2 * LENGTH)
     (total, count), (hits, _) = loss(structure, tiny_model.params, packed).values()
-    figures = held_out(structure, tiny_model.params, examples, tiny_model.config, batch_size=2)
+    figures = held_out(structure, tiny_model.params, examples, batch_size=2)
     assert count == sum(example.learn.sum() for example in examples)
     np.testing.assert_allclose(total / count, figures.loss, rtol=1e-5)
     assert 0 <= hits <= count
 
 
-def test_padding_on_either_side_changes_nothing(structure, tiny_model, examples, lay_out):
-    left = forward(structure, tiny_model.params, pad_left(examples, LENGTH, tiny_model.config, images=2))
+def test_padding_on_either_side_changes_nothing(structure, tiny_model, examples, lay_out, room_for):
+    left = forward(structure, tiny_model.params, pad_left(examples, LENGTH, room_for(2)))
     right = forward(structure, tiny_model.params, lay_out([[e] for e in examples]))
     for row, example in enumerate(examples):
         np.testing.assert_allclose(left[row, -len(example) :], right[row, : len(example)], atol=1e-5)
@@ -101,7 +102,7 @@ def test_the_picture_is_seen(structure, tiny_model, make_example, lay_out):
     rows = [make_example("what colour", "red", pictures=[number]) for number in (0, 1)]
     batch = lay_out([[row] for row in rows])
     seen = forward(structure, tiny_model.params, batch)
-    hidden = forward(structure, tiny_model.params, batch._replace(images=np.zeros_like(batch.images)))
+    hidden = forward(structure, tiny_model.params, batch._replace(media=blanked(batch.media)))
     first_soft = int(np.argmax(rows[0].tokens == tiny_model.tokenizer.image_token))
     np.testing.assert_array_equal(seen[0, :first_soft], hidden[0, :first_soft])
     last = len(rows[0]) - 1
@@ -121,7 +122,8 @@ def test_each_picture_is_seen_in_its_own_place(structure, tiny_model, make_examp
 def test_only_bidirectional_pictures_look_ahead(attending, tiny_model, make_example, lay_out):
     example = make_example("?", "", pictures=[0])
     batch = lay_out([[example], [example]])
-    batch.images[1, 0, 12:] = 255 - batch.images[1, 0, 12:]  # the two lower soft tokens alone
+    images = batch.media.images
+    images[1, 0, 12:] = 255 - images[1, 0, 12:]  # the two lower soft tokens alone
     logits = forward(attending, tiny_model.params, batch)
     first = int(np.argmax(example.tokens == tiny_model.tokenizer.image_token))
     looks_ahead = bool(np.abs(logits[0, first] - logits[1, first]).max() > 1e-3)
@@ -129,8 +131,8 @@ def test_only_bidirectional_pictures_look_ahead(attending, tiny_model, make_exam
     np.testing.assert_array_equal(logits[0, :first], logits[1, :first])
 
 
-def test_reading_through_the_cache_equals_reading_at_once(attending, tiny_model, examples):
-    batch = pad_left(examples, LENGTH, tiny_model.config, images=2)
+def test_reading_through_the_cache_equals_reading_at_once(attending, tiny_model, examples, room_for):
+    batch = pad_left(examples, LENGTH, room_for(2))
     full = forward(attending, tiny_model.params, batch)
     # The pictures of all rows stand in the part that is read at once.
     parts = read_in_parts(attending, tiny_model.params, batch, 40)
@@ -142,9 +144,9 @@ def test_reading_through_the_cache_equals_reading_at_once(attending, tiny_model,
 
 def test_text_is_embedded_times_the_root_of_the_width_and_pictures_are_not(structure, tiny_model, make_example):
     decoder = nnx.merge(structure, tiny_model.params)
-    batch = pack([[make_example("hi", "no", pictures=[0])]], 24, tiny_model.config)
-    x = jax.jit(lambda tokens, images: decoder.embed(tokens, images))(batch.tokens, batch.images)[0]
-    soft = jax.jit(lambda images: decoder.vision(images))(batch.images[0])[0]
+    batch = pack([[make_example("hi", "no", pictures=[0])]], 24)
+    x = jax.jit(lambda tokens, media: decoder.embed(tokens, media))(batch.tokens, batch.media)[0]
+    soft = jax.jit(lambda images: decoder.vision(images)[0])(batch.media.images[0])[0]
     is_soft = batch.tokens[0] == tiny_model.tokenizer.image_token
     np.testing.assert_allclose(x[is_soft], soft, atol=1e-6)
     expected = np.asarray(tiny_model.params["embedding"])[batch.tokens[0]] * 32**0.5
@@ -169,7 +171,7 @@ def test_every_parameter_has_a_finite_gradient_that_is_not_zero(structure, tiny_
 
 def count(config):
     """Parameters of a config, without allocating them."""
-    shape = jax.eval_shape(lambda: nnx.state(Decoder(config, image_token=4, rngs=nnx.Rngs(0)), nnx.Param))
+    shape = jax.eval_shape(lambda: nnx.state(Decoder(config, soft_tokens=Media((4,), ()), rngs=nnx.Rngs(0)), nnx.Param))
     return sum(prod(leaf.shape) for leaf in jax.tree.leaves(shape))
 
 
@@ -259,7 +261,8 @@ def gemma():
         for key in path:
             node = node.setdefault(key, {})
         node[leaf] = array if array.ndim == 1 else array.T
-    structure, state = nnx.split(nnx.eval_shape(lambda: Decoder(config, image_token=300, rngs=nnx.Rngs(0))), nnx.Param)
+    make = lambda: Decoder(config, soft_tokens=Media((300,), ()), rngs=nnx.Rngs(0))  # noqa: E731
+    structure, state = nnx.split(nnx.eval_shape(make), nnx.Param)
     shapes = jax.tree.map(lambda x: x.shape, nnx.to_pure_dict(state))
     assert jax.tree.map(lambda x: x.shape, params) == shapes
     return structure, jax.tree.map(jnp.asarray, params), np.load(GEMMA / "golden.npz")
@@ -293,7 +296,7 @@ def test_gemma_3_through_the_cache_writes_the_tokens_of_another_implementation(g
 
 
 def test_rms_norm_is_what_ends_the_decoder(structure, tiny_model, examples):
-    batch = pack([[examples[1]]], LENGTH, tiny_model.config)
+    batch = pack([[examples[1]]], LENGTH)
     decoder = nnx.merge(structure, tiny_model.params)
     hidden, cache = jax.jit(lambda *x: decoder(*x))(batch.tokens, batch.positions, batch.segments)
     assert cache is None

@@ -20,12 +20,12 @@ def examples(make_example):
 @pytest.fixture(scope="module")
 def scored(structure, tiny_model, examples):
     """Rows, their logits by the decoder itself, and their scores."""
-    batch = pack([[examples[0], examples[1]], [examples[2]]], 48, tiny_model.config)
+    batch = pack([[examples[0], examples[1]], [examples[2]]], 48)
 
     @jax.jit
     def run(params, batch):
         decoder = nnx.merge(structure, params)
-        hidden, _ = decoder(batch.tokens, batch.positions, batch.segments, batch.images)
+        hidden, _ = decoder(batch.tokens, batch.positions, batch.segments, batch.media)
         return decoder.logits(hidden), score_tokens(decoder, batch)
 
     return batch, *run(tiny_model.params, batch)
@@ -78,8 +78,8 @@ def test_chunks_of_logits_give_what_all_at_once_do(structure, tiny_model, chunk)
 
 
 def test_held_out_figures_are_those_of_single_rows_in_any_batch(structure, tiny_model, examples):
-    figures = held_out(structure, tiny_model.params, examples, tiny_model.config, batch_size=2)
-    again = held_out(structure, tiny_model.params, examples[::-1], tiny_model.config, batch_size=2)
+    figures = held_out(structure, tiny_model.params, examples, batch_size=2)
+    again = held_out(structure, tiny_model.params, examples[::-1], batch_size=2)
     np.testing.assert_allclose(figures.nll, again.nll[::-1], rtol=1e-5)
     np.testing.assert_allclose(figures.loss, figures.nll.sum() / sum(e.learn.sum() for e in examples), rtol=1e-6)
     assert figures.exact_match == 0
@@ -94,7 +94,7 @@ def test_exact_match_is_one_where_every_learned_token_is_the_likeliest(structure
     tokens = example.tokens.copy()
     tokens[place] = likeliest[place - 1]
     right = replace(example, tokens=tokens, learn=np.arange(len(tokens)) == place)
-    figures = held_out(structure, tiny_model.params, [right, example], tiny_model.config, batch_size=2)
+    figures = held_out(structure, tiny_model.params, [right, example], batch_size=2)
     assert figures.exact_match == 0.5
 
 
@@ -105,7 +105,7 @@ def test_widths_are_few():
 
 def test_bfloat16_products_stay_near(tiny_model, examples):
     tiny_model = one_layer(tiny_model)
-    batch = pack([[example] for example in examples], 48, tiny_model.config)
+    batch = pack([[example] for example in examples], 48)
     losses = []
     for dtype in (jnp.float32, jnp.bfloat16):
         structure = structure_of(tiny_model.config, tiny_model.tokenizer, dtype=dtype)

@@ -106,7 +106,7 @@ def test_long_text_is_cut_into_pieces_and_pictures_are_not(data, tiny_model):
     rows = read_rows(data[0])
     examples = pretraining_examples(rows, tiny_model.tokenizer, tiny_model.config, max_length=32)
     assert max(map(len, examples)) == 32 and len(examples) > len(rows)
-    assert sum(len(example.images) for example in examples) == 9
+    assert sum(len(example.media.images) for example in examples) == 9
     whole = pretraining_examples(rows[-1:], tiny_model.tokenizer, tiny_model.config, max_length=1000)[0]
     pieces = pretraining_examples(rows[-1:], tiny_model.tokenizer, tiny_model.config, max_length=32)
     np.testing.assert_array_equal(np.concatenate([piece.tokens for piece in pieces]), whole.tokens)

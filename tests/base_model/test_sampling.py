@@ -44,7 +44,7 @@ def prompts(make_example):
 @pytest.fixture(scope="module")
 def drawn(structure, tiny_model, prompts):
     """Two replies to each prompt, and the function that draws others of the same shapes."""
-    batch, usual = pad_left(prompts, WIDTH, tiny_model.config), vocabulary_of(tiny_model)
+    batch, usual = pad_left(prompts, WIDTH), vocabulary_of(tiny_model)
 
     def draw(seed=0, batch=batch, params=tiny_model.params, vocabulary=usual, config=CONFIG):
         keys = reply_keys(jax.random.key(seed), np.arange(len(batch.tokens), dtype=np.uint32), 2)
@@ -59,12 +59,12 @@ def drawn(structure, tiny_model, prompts):
 def teacher_forced(structure, params, batch, replies, vocabulary, temperature):
     """log pi of every token of the rows of a batch, by a forward pass without a cache."""
     decoder = nnx.merge(structure, params)
-    tokens, segments, positions, _, images = batch
-    hidden, _ = decoder(tokens, positions, segments, images)
+    tokens, segments, positions, _, media = batch
+    hidden, _ = decoder(tokens, positions, segments, media)
     return jax.nn.log_softmax(policy_logits(decoder.logits(hidden), vocabulary, temperature))
 
 
-def with_replies(prompts, samples, config):
+def with_replies(prompts, samples):
     """Right-padded rows of prompts and their replies, and where each reply starts."""
     rows, starts = [], []
     for index, (tokens, mask) in enumerate(zip(samples.tokens, samples.mask, strict=True)):
@@ -72,13 +72,13 @@ def with_replies(prompts, samples, config):
         joined = np.concatenate([prompt.tokens, tokens[mask]])
         rows.append([replace(prompt, tokens=joined, learn=np.zeros(len(joined), bool))])
         starts.append(len(prompt))
-    return pack(rows, 48, config), starts
+    return pack(rows, 48), starts
 
 
 @pytest.mark.parametrize("config", [CONFIG, replace(CONFIG, temperature=0.0)], ids=["drawn", "greedy"])
 def test_log_probs_are_those_of_a_teacher_forced_forward(structure, tiny_model, prompts, drawn, config):
     samples, vocabulary = drawn[1](config=config), vocabulary_of(tiny_model)
-    batch, starts = with_replies(prompts, samples, tiny_model.config)
+    batch, starts = with_replies(prompts, samples)
     expected = teacher_forced(structure, tiny_model.params, batch, None, vocabulary, config.temperature or 1.0)
     for row, start in enumerate(starts):
         kept = samples.tokens[row][samples.mask[row]]
@@ -123,9 +123,9 @@ def test_a_seed_gives_the_same_and_another_seed_gives_others(drawn):
     assert (samples.tokens[::2] != samples.tokens[1::2]).any(1).all()  # copies differ
 
 
-def test_a_reply_does_not_depend_on_its_company(structure, tiny_model, prompts, drawn):
+def test_a_reply_does_not_depend_on_its_company(structure, tiny_model, prompts, drawn, room_for):
     samples, draw = drawn
-    swapped = pad_left([prompts[0], prompts[3], prompts[3], prompts[1]], WIDTH, tiny_model.config, images=2)
+    swapped = pad_left([prompts[0], prompts[3], prompts[3], prompts[1]], WIDTH, room_for(2))
     again = draw(batch=swapped)
     np.testing.assert_array_equal(again.tokens[:2], samples.tokens[:2])
     np.testing.assert_allclose(again.log_probs[:2], samples.log_probs[:2], atol=1e-5)

@@ -37,7 +37,7 @@ def naive_soft_tokens(encoder, image):
 
 def test_soft_tokens_equal_a_naive_convolution(encoder, picture):
     images = np.stack([picture(0), picture(1)])
-    soft = jax.jit(lambda images: encoder(images))(jnp.array(images))
+    soft = jax.jit(lambda images: encoder(images)[0])(jnp.array(images))
     for token, image in zip(soft, images, strict=True):
         np.testing.assert_allclose(token, naive_soft_tokens(encoder, image), atol=1e-4)
 
@@ -46,7 +46,7 @@ def test_a_brighter_background_changes_nothing(encoder):
     dark = np.zeros((2, 16, 16, 3), np.uint8)
     dark[1] = 40
     dark[:, 4:9, 4:9] += 100
-    soft = jax.jit(lambda images: encoder(images))(jnp.array(dark))
+    soft = jax.jit(lambda images: encoder(images)[0])(jnp.array(dark))
     np.testing.assert_allclose(soft[0], soft[1], atol=1e-5)
 
 
@@ -59,7 +59,7 @@ def test_a_grid_that_does_not_divide_the_cells_is_refused():
 def test_sizes_follow_from_the_config(tiny_config):
     config = ModelConfig(vocab_size=8, embed_dim=20, layers=tiny_config.layers, vision=VisionConfig())
     shape = jax.eval_shape(
-        lambda images: PatchEncoder(VisionConfig(), config, rngs=nnx.Rngs(0))(images),
+        lambda images: PatchEncoder(VisionConfig(), config, rngs=nnx.Rngs(0))(images)[0],
         jax.ShapeDtypeStruct((3, 64, 64, 3), jnp.uint8),
     )
     assert shape.shape == (3, 16, 20)

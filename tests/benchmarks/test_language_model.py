@@ -38,7 +38,7 @@ def test_blank_pictures_keep_their_places(model):
     pictured = Row({"messages": [{"role": "user", "content": content}], "source": "easy-vqa"}, "here:1", Path())
     (example,) = read([blank(pictured)], model).examples
     assert (example.tokens == model.tokenizer.image_token).sum() == model.config.vision.soft_tokens
-    assert not np.any(example.images)
+    assert not np.any(example.media.images)
 
 
 def test_bits_are_divided_by_bytes_of_the_chosen_rows():

@@ -14,7 +14,7 @@ def test_a_string_is_a_users_turn_and_all_end_open(tiny_model, picture):
         [{"prompt": "hello"}, {"prompt": [user]}, {"prompt": [user, reply("fine"), turn("and", [picture(1)])]}]
     )
     one, same, longer = prompt_examples(rows, tiny_model, max_length=96)
-    assert one.tokens.tolist() == same.tokens.tolist() and len(longer.images) == 1
+    assert one.tokens.tolist() == same.tokens.tolist() and len(longer.media.images) == 1
     for example in (one, longer):
         assert example.tokens[-1] == tiny_model.tokenizer.control(MODEL)
 

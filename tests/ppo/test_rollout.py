@@ -12,6 +12,7 @@ from tiny_world import TALK, one_layer, scalar
 from base_model.batch import pad_left
 from base_model.checkpoint import structure_of
 from base_model.generate import reply_keys, vocabulary_of
+from base_model.media import Media
 from base_model.sampling import SamplingConfig, sample
 from ppo.config import PPOConfig
 from ppo.rollout import Models, ScoreStatistics, assess, join, response_log_probs, response_values, reward_scores
@@ -45,10 +46,10 @@ def models(policy):
 
 
 @pytest.fixture(scope="module")
-def prompts(policy, make_example):
+def prompts(policy, make_example, room_for):
     examples = [make_example(question, pictures=pictures) for question, _, pictures in TALK] * 4
     assert len({len(example) for example in examples}) > 3, "ragged"
-    return pad_left(examples, 48, policy.config, images=2)
+    return pad_left(examples, 48, room_for(2))
 
 
 @pytest.fixture(scope="module")
@@ -105,9 +106,9 @@ def test_log_probs_and_values_are_those_of_the_state_before_each_token(
     rollout = judged[0]
 
     @jax.jit
-    def read(trunk, tokens, positions, images):
+    def read(trunk, tokens, positions, media):
         decoder = nnx.merge(models.structure, trunk)
-        hidden, _ = decoder(tokens, positions, jnp.ones_like(tokens), images)
+        hidden, _ = decoder(tokens, positions, jnp.ones_like(tokens), media)
         return decoder.logits(hidden[0]), hidden[0]
 
     head = jax.device_get(critic.params["head"])
@@ -115,7 +116,8 @@ def test_log_probs_and_values_are_those_of_the_state_before_each_token(
         prompt = np.asarray(prompts.tokens[row])[np.asarray(prompts.segments[row]) > 0]
         said = np.asarray(samples.tokens[row])[np.asarray(samples.mask[row])]
         whole = jnp.asarray(np.concatenate([prompt, said]))[None]
-        arguments = whole, jnp.arange(whole.shape[1])[None], prompts.images[row : row + 1]
+        media = jax.tree.map(lambda leaf: leaf[row : row + 1], prompts.media)  # noqa: B023
+        arguments = whole, jnp.arange(whole.shape[1])[None], media
         logits, _ = jax.device_get(read(policy.params, *arguments))
         _, hidden = jax.device_get(read(critic.params["trunk"], *arguments))
         logits = np.array(logits)
@@ -176,7 +178,8 @@ def test_metrics_by_hand(judged, samples, models, reward_model, log_probs):
 
 def test_all_four_models_see_the_picture(models, policy, critic, reward_model, prompts, samples, log_probs):
     sequences = jax.tree.map(np.asarray, join(prompts, samples))
-    other = sequences._replace(images=np.random.default_rng(0).permuted(sequences.images, axis=2))
+    images = np.random.default_rng(0).permuted(sequences.media.images, axis=2)
+    other = sequences._replace(media=Media(images))
     values = jax.jit(lambda params, s: response_values(models, params, s, length=LENGTH))
     scores = jax.jit(lambda params, s: reward_scores(models, params, s))
     pictured = np.array([bool(pictures) for _, _, pictures in TALK] * 4)

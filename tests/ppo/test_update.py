@@ -37,10 +37,10 @@ def params(model):
 
 
 @pytest.fixture(scope="module")
-def rollout(model, models, params, make_example):
+def rollout(model, models, params, make_example, room_for):
     """Eight episodes, ragged, a few with pictures; lengths cut so that micro-batches differ in tokens."""
     talk = (*TALK, *TALK[:2])
-    prompts = pad_left([make_example(q, pictures=p) for q, _, p in talk], 48, model.config, images=2)
+    prompts = pad_left([make_example(q, pictures=p) for q, _, p in talk], 48, room_for(2))
     mask = np.arange(LENGTH) < np.array([1, 6, 2, 6, 6, 3, 6, 5])[:, None]
     said = np.random.default_rng(0).integers(300, 340, mask.shape, dtype=np.int32)
     drawn = Samples(jnp.asarray(np.where(mask, said, 0)), jnp.asarray(mask), jnp.zeros(mask.shape))

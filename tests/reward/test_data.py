@@ -49,7 +49,7 @@ def test_margin_source_and_modality(tiny_model, picture):
     prompt = [turn("what colour", [picture(1)])]
     row = {"prompt": prompt, "chosen": "red", "rejected": "blue", "margin": 2, "source": "vqa"}
     pair = preference_pairs(as_rows([row]), tiny_model, max_length=96)[0]
-    assert (pair.margin, pair.source, pair.modality, len(pair.rejected.images)) == (2.0, "vqa", "image", 1)
+    assert (pair.margin, pair.source, pair.modality, len(pair.rejected.media.images)) == (2.0, "vqa", "image", 1)
     pair = preference_pairs(as_rows([row | {"modality": "text"}]), tiny_model, max_length=96)[0]
     assert pair.modality == "text", "the picture need not be seen to tell them apart"
 

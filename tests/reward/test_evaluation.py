@@ -7,6 +7,7 @@ import pytest
 
 from base_model.checkpoint import LanguageModel
 from base_model.interleave import Example
+from base_model.media import Media
 from reward.data import Pair
 from reward.evaluation import evaluate_pairs
 
@@ -18,14 +19,15 @@ PAIRS = [("rated", "text", 2.0, 1.0, 4, 2), ("rated", "text", 0.0, 1.0, 2, 2), (
 @pytest.fixture
 def report(monkeypatch):
     def side(modality, words):
-        images = [np.full((2, 2, 3), 9, np.uint8)] if modality == "image" else []
-        return Example(tokens=np.zeros(12, np.int32), learn=np.arange(12) < words, images=images)
+        images = (np.full((2, 2, 3), 9, np.uint8),) if modality == "image" else ()
+        return Example(tokens=np.zeros(12, np.int32), learn=np.arange(12) < words, media=Media(images, ()))
 
     def scores(model, examples):
         half = len(examples) // 2
         shown = PAIRS if half == len(PAIRS) else [pair for pair in PAIRS if pair[1] == "image"]
         if half < len(PAIRS):
-            assert not any(image.any() for example in examples for image in example.images), "the pictures are hidden"
+            pictures = [image for example in examples for image in example.media.images]
+            assert pictures and not any(image.any() for image in pictures)
             return np.array([0.0, 1.0, 0.0, 0.0])
         return np.array([pair[2] for pair in shown] + [pair[3] for pair in shown])
 

@@ -43,20 +43,20 @@ def scores(model, examples):
 def test_the_score_is_the_heads_output_at_the_last_token(model, small, examples, scores):
     @jax.jit
     def hidden(params, batch):
-        return nnx.merge(small, params["trunk"])(batch.tokens, batch.positions, batch.segments, batch.images)[0]
+        return nnx.merge(small, params["trunk"])(batch.tokens, batch.positions, batch.segments, batch.media)[0]
 
     weight, bias = np.asarray(model.params["head"]["weight"]), float(model.params["head"]["bias"])
     assert bias != 0
     for example, found in list(zip(examples, scores, strict=True))[:3]:
-        last = np.asarray(hidden(model.params, pack([[example]], len(example), model.config)))[0, -1]
+        last = np.asarray(hidden(model.params, pack([[example]], len(example))))[0, -1]
         assert found == pytest.approx(last @ weight + bias, abs=TOLERANCE)
     assert np.ptp(scores) > 0.1
 
 
 @pytest.mark.parametrize(("width", "side"), [(64, pack), (93, pack), (64, pad_left), (93, pad_left)])
-def test_padding_changes_no_score(model, small, examples, scores, width, side):
+def test_padding_changes_no_score(model, small, examples, scores, width, side, room_for):
     rows = [[example] for example in examples] if side is pack else examples
-    found = score_batch(small, model.params, side(rows, width, model.config, images=3))
+    found = score_batch(small, model.params, side(rows, width, room_for(3)))
     np.testing.assert_allclose(found, scores, atol=TOLERANCE)
 
 
@@ -90,9 +90,9 @@ def test_segment_scores_equal_a_loop_jitted_or_not_with_gradients_of_what_is_rea
     np.testing.assert_array_equal(jax.jit(jax.grad(lambda values: function(values).sum()))(values), read)
 
 
-def test_micro_batches_of_packed_pairs_with_pictures_equal_the_big_batch(model, small, examples):
+def test_micro_batches_of_packed_pairs_with_pictures_equal_the_big_batch(model, small, examples, room_for):
     """Rows with different numbers of pairs and pictures, cut into parts."""
-    rows = pack([examples[:4], examples[4:], examples[2:4], examples[:2]], 180, model.config, images=5)
+    rows = pack([examples[:4], examples[4:], examples[2:4], examples[:2]], 180, room_for(5))
     real = np.array([[True, True], [True, False], [True, False], [True, False]])
     batch = PairBatch(rows, np.where(real, 0.3, 9.0).astype(np.float32), real)
     loss = partial(pair_loss, small, centring=0.1, label_smoothing=0.1)
@@ -115,9 +115,9 @@ def test_a_fresh_head_is_small_and_centred(tiny_model):
 @pytest.mark.parametrize(
     "options", [{"centring": 0.0, "label_smoothing": 0.0}, {"centring": 0.1, "label_smoothing": 0.2}]
 )
-def test_the_loss_of_packed_pairs_is_that_of_single_scores(model, small, examples, scores, options):
+def test_the_loss_of_packed_pairs_is_that_of_single_scores(model, small, examples, scores, options, room_for):
     # Pairs (0, 1), (2, 3) in the first row, (4, 5) in the second.
-    rows = pack([examples[:4], examples[4:]], 180, model.config, images=5)
+    rows = pack([examples[:4], examples[4:]], 180, room_for(5))
     margin = np.array([[0.5, 0.0], [1.0, 9.0]], np.float32)
     real = np.array([[True, True], [True, False]])
     loss = jax.jit(lambda params, batch: pair_loss(small, params, batch, **options))

@@ -56,7 +56,7 @@ def test_long_text_is_cut_and_a_picture_never_is(tiny_model, picture):
     rows = as_rows([{"messages": [turn("hello", [picture(1)]), reply(long)]}])
     for length in range(24, 60, 7):
         example = sft_examples(rows, tiny_model, SFTConfig(max_length=length))[0]
-        assert len(example) == length and len(example.images) == 1
+        assert len(example) == length and len(example.media.images) == 1
         assert (example.tokens == tiny_model.tokenizer.image_token).sum() == tiny_model.config.vision.soft_tokens
     rows = as_rows(
         [{"messages": [turn("hello"), reply("fine"), turn(long, []), turn("this", [picture(1)]), reply("a")]}]
@@ -97,7 +97,7 @@ def test_a_folder_of_pictures_stands_beside_the_rows(tiny_model, write_rows, pic
     path = write_rows([{"messages": [turn("look", ["a.png"]), reply("red")]}])
     Image.fromarray(picture(3)).save(Path(path).parent / "a.png")
     example = sft_examples(read_rows(path), tiny_model, SFTConfig(max_length=96))[0]
-    assert (example.images[0] == picture(3)).all()
+    assert (example.media.images[0] == picture(3)).all()
 
 
 @pytest.mark.parametrize("completion", [3, None, ["a"], [turn("hi")], []])

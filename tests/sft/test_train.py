@@ -15,6 +15,7 @@ from base_model import checkpoint
 from base_model.batch import pack
 from base_model.checkpoint import structure_of
 from base_model.likelihood import cross_entropy
+from base_model.media import Media
 from sft.config import SFTConfig
 from sft.train import SFTTrainer
 from training.checkpoint import content_digest
@@ -60,17 +61,17 @@ def test_training_lowers_the_loss(trained):
     assert 0 <= lines[-1]["token_accuracy"] <= 1 and lines[0]["grad_norm"] > 0
 
 
-def test_the_figures_are_those_of_a_plain_loop(trained, model):
+def test_the_figures_are_those_of_a_plain_loop(trained, model, room_for):
     trainer = trained[0]
 
     @jax.jit
     def logits(params, batch):
         decoder = nnx.merge(trainer._structure, params)
-        return decoder.logits(decoder(batch.tokens, batch.positions, batch.segments, batch.images)[0])
+        return decoder.logits(decoder(batch.tokens, batch.positions, batch.segments, batch.media)[0])
 
     nll, exact = [], []
     for example in trainer._held_out:
-        rows = np.asarray(logits(trainer.model.params, pack([[example]], 64, model.config, images=2)))[0]
+        rows = np.asarray(logits(trainer.model.params, pack([[example]], 64, room_for(2))))[0]
         learned = np.flatnonzero(example.learn)
         rows, ids = rows[learned - 1].astype(np.float64), example.tokens[learned]
         nll += [np.log(np.exp(row).sum()) - row[token] for row, token in zip(rows, ids, strict=True)]
@@ -110,8 +111,9 @@ def test_packing_changes_neither_loss_nor_gradient(model, picture, batches):
     # Rows of the first epoch only, the others empty; and as many places for pictures in both: one program for the two.
     keep = (np.arange(len(rows)) < epoch)[:, None]
     together = together._replace(segments=together.segments * keep, learn=together.learn & keep)
-    places = ((0, 0), (0, 3 - alone.images.shape[1]), (0, 0), (0, 0), (0, 0))
-    alone = alone._replace(images=np.pad(alone.images, places))
+    images = alone.media.images
+    places = ((0, 0), (0, 3 - images.shape[1]), (0, 0), (0, 0), (0, 0))
+    alone = alone._replace(media=Media(np.pad(images, places)))
     structure = structure_of(model.config, model.tokenizer)
     gradient = jax.jit(partial(accumulate, partial(cross_entropy, structure), micro_batches=1))
     (first, totals), (second, packed) = (gradient(model.params, batch) for batch in (alone, together))
@@ -123,7 +125,7 @@ def test_packing_changes_neither_loss_nor_gradient(model, picture, batches):
 def test_rows_hold_no_more_pictures_than_they_may_in_any_epoch(model, picture, tmp_path, batches):
     rows = as_rows({"messages": [turn("hi", [picture(n)] * (n % 4)), reply("a")]} for n in range(8))
     seen = batches(rows, 30, max_length=96, max_images=3, per_device_train_batch_size=2)
-    assert {batch.images.shape[1] for batch in seen} == {3}
+    assert {batch.media.images.shape[1] for batch in seen} == {3}
     assert max((batch.tokens == model.tokenizer.image_token).sum(1).max() for batch in seen) == 3 * 4
     with pytest.raises(BadInput, match=r"^rows:4: 3 pictures do not fit in max_images \(2\)"):
         SFTTrainer(model, SFTConfig(output_dir=str(tmp_path), max_length=96, max_images=2), rows).train()

@@ -13,7 +13,7 @@ LENGTHS = st.lists(st.integers(1, 20), min_size=1, max_size=150)
 @settings(max_examples=60, deadline=None)
 def test_every_item_stands_in_one_row_that_holds_it(lengths, pictured):
     pictures = [length % 3 for length in lengths] if pictured else None
-    rows = first_fit(lengths, 20, pictures=pictures, most_pictures=2)
+    rows = first_fit(lengths, 20) if pictures is None else first_fit(np.stack([lengths, pictures], 1), [20, 2])
     assert sorted(index for row in rows for index in row) == list(range(len(lengths)))
     for row in rows:
         assert 0 < sum(lengths[index] for index in row) <= 20
@@ -32,18 +32,18 @@ def test_no_item_opens_a_row_while_an_earlier_one_has_room(lengths):
 
 def test_first_fit_golden():
     assert first_fit([6, 5, 4, 3, 2], 10) == [[0, 2], [1, 3, 4]]
-    assert first_fit([2, 2, 2], 10, pictures=[2, 1, 0], most_pictures=2) == [[0, 2], [1]]
+    assert first_fit([[2, 2], [2, 1], [2, 0]], [10, 2]) == [[0, 2], [1]]
 
 
 def test_what_fits_no_row_is_named():
     with pytest.raises(BadInput, match="example 1 has 11 tokens and cannot be packed into rows of 10"):
         first_fit([3, 11], 10)
-    with pytest.raises(BadInput, match="example 1 has 3 pictures, and a row at most 2"):
-        first_fit([3, 3], 10, pictures=[0, 3], most_pictures=2)
+    with pytest.raises(BadInput, match="example 1 has 3 pictures and cannot be packed into rows of 2"):
+        first_fit([[3, 0], [3, 3]], [10, 2])
     with pytest.raises(BadInput, match="example 1 has 11 tokens"):  # its own number, not that in the shuffled order
         PackedStream([3, 11, 4, 5], 10, seed=0)
     with pytest.raises(BadInput, match="example 2 has 3 pictures"):
-        PackedStream([3, 3, 3, 3], 10, seed=0, pictures=[0, 1, 3, 0], most_pictures=2)
+        PackedStream([[3, 0], [3, 1], [3, 3], [3, 0]], [10, 2], seed=0)
     with pytest.raises(BadInput, match="no example"):
         PackedStream([], 10, seed=0)
 

@@ -78,6 +78,7 @@ from base_model.batch import pack
 from base_model.checkpoint import load, logical_axes, split, build
 from base_model.interleave import Example
 from base_model.likelihood import cross_entropy
+from base_model.media import Media
 from training.config import TrainingConfig
 from training.errors import BadInput
 from training.minimise import initial_state
@@ -92,11 +93,11 @@ rng = np.random.default_rng(0)
 
 def example(length, pictures):
     tokens = np.concatenate([np.full(4 * pictures, model.tokenizer.image_token), rng.integers(30, 340, length)])
-    images = [rng.integers(0, 256, (16, 16, 3), dtype=np.uint8) for _ in range(pictures)]
-    return Example(tokens=tokens.astype(np.int32), learn=rng.random(len(tokens)) < 0.7, images=images)
+    images = tuple(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8) for _ in range(pictures))
+    return Example(tokens=tokens.astype(np.int32), learn=rng.random(len(tokens)) < 0.7, media=Media(images, ()))
 
 rows = [[example(int(rng.integers(3, 16)), int(rng.integers(0, 2)))] for _ in range(16)]
-batch = pack(rows, 24, model.config, images=1)
+batch = pack(rows, 24)
 config = TrainingConfig(learning_rate=0.01, weight_decay=0.1, adam_epsilon=0.01)
 optimizer = make_optimizer(config, make_schedule(config, 10))
 
