@@ -27,7 +27,7 @@ from reward.train import RewardTrainer
 from safety.gate import gate
 from safety.quarantine import inherited, waive
 from safety.reward_gate import RewardEvidence, reward_gate
-from safety.verdict import Verdict, has_evidence, load, require_passing
+from safety.verdict import Verdict, has_evidence, load, require_passing, verdict_digest
 from safety.waiver import Waiver
 from sft.train import SFTTrainer
 from training.checkpoint import write_json
@@ -136,8 +136,8 @@ class Pipeline:
             scorer = dict(zip(("name", "version", "digest"), make_scorer(self.config.scorer).identity, strict=True))
             found = (verdict.checkpoint, verdict.policy, verdict.scorer)
             wanted = (folder_digest(self.checkpoint(stage)), self._policy(stage), scorer)
-            # The same bytes, policy and scorer fail again, however often they are asked.
-            decided = verdict.passed or verdict.outcome == "fail"
+            # The same bytes, policy, scorer and parent fail again, however often they are asked.
+            decided = verdict.passed or (verdict.outcome == "fail" and self._same_parent(verdict))
             if decided and found == wanted and has_evidence(verdict, folder.gate):
                 self._require_record(verdict)
                 settle(self.folder, verdict)
@@ -151,6 +151,13 @@ class Pipeline:
         self._timed(f"{stage} gated", stage, decide)
         settle(self.folder, verdicts[0])
         return verdicts[0]
+
+    def _same_parent(self, verdict: Verdict) -> bool:
+        """Whether a verdict was given in view of the verdict on its parent that is there now."""
+        if verdict.stage == "base":
+            return True
+        parent = self.folder.stage(PARENT[verdict.stage])
+        return parent.verdict.exists() and verdict.parent_verdict == verdict_digest(parent.gate)
 
     def waive(self, stage: str, reason: str) -> Verdict:
         """Lets a checkpoint be used although its gate did not pass it; on record, and seen in every later report.

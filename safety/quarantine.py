@@ -46,10 +46,13 @@ def waive(gate: str | os.PathLike, checkpoint: str | os.PathLike, *, reason: str
 
 
 def inherited(gates: Iterable[str | os.PathLike]) -> tuple[Waiver, ...]:
-    """Return the waivers in the verdicts of some gate folders and of what those come from, each once."""
+    """Return the waivers in the verdicts of some gate folders and of what those come from, each once.
+
+    Raises:
+        BadInput: a verdict that is there cannot be read; one that is not there has no waiver.
+    """
     found: dict[Waiver, None] = {}
-    for gate in gates:
-        verdict = load(gate)
+    for verdict in (load(gate) for gate in gates if (Path(gate) / "verdict.json").exists()):
         own = () if verdict.waiver is None else (verdict.waiver,)
         found |= dict.fromkeys((*verdict.waivers, *own))
     return tuple(found)

@@ -119,13 +119,13 @@ def test_a_failed_gate_stops_the_run_and_loses_nothing(command, run, tmp_path):
     assert command("safety", "gate", hopeless, "stage=sft", out=run)[0] == 3
     assert load(run / "sft" / "gate").attempt == 2
     assert command("safety", "gate", hopeless, "stage=sft", "sft.learning_rate=0.5", out=run)[0] == 2
+    # By a policy that it passes it is let out again.
+    assert command("safety", "gate", "stage=sft", out=run)[0] == 0
+    assert folder_digest(run / "sft" / "checkpoint") == digest and not waiting.exists()
     code, _ = command("run", "--until=sft", hopeless, out=run)
     assert code == 3 and page.exists() and "fail" in page.read_text()
     last = ledger.verify(run / "ledger.jsonl")[-1]
     assert (last["event"], last["outcome"]) == ("base gated", "fail"), "the base was asked first, by this policy"
-    # By a policy that it passes it is let out again.
-    assert command("safety", "gate", policy(tmp_path), "stage=sft", out=run)[0] == 0
-    assert folder_digest(run / "sft" / "checkpoint") == digest and not waiting.exists()
 
 
 def test_a_failed_checkpoint_is_looked_at_and_waived(command, run, tmp_path, capsys):
