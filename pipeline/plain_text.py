@@ -57,7 +57,7 @@ def fluency_under(base: LanguageModel) -> Fluency:
             learn = example.learn.copy()
             learn[-1] = False
             examples.append(replace(example, learn=learn))
-        scored = held_out(structure_of(base.config, base.tokenizer), base.params, examples, base.config)
+        scored = held_out(structure_of(base.config, base.tokenizer), base.params, examples)
         return scored.nll, np.array([example.learn.sum() for example in examples], np.float64)
 
     return measure

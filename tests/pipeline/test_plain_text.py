@@ -40,6 +40,6 @@ def test_likelihood_of_the_reply_alone(model):
     assert tokens.tolist() == [count, 0] and nll[1] == 0
     whole = conversation(model, "hello", "the cat sat")
     assert whole.learn.sum() == count + 1
-    all_of_it = held_out(structure_of(model.config, model.tokenizer), model.params, [whole], model.config).nll[0]
+    all_of_it = held_out(structure_of(model.config, model.tokenizer), model.params, [whole]).nll[0]
     assert 0 < nll[0] < all_of_it
     assert np.isfinite(nll).all()
