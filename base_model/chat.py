@@ -7,10 +7,8 @@ from typing import Any
 
 from base_model.images import load_image
 from base_model.interleave import Medium, Segment, Text
-from base_model.tokenizer import BOS, END_OF_TURN, EOS, MODEL, SYSTEM, USER, Tokenizer
+from base_model.tokenizer import BOS, END_OF_TURN, EOS, MODEL, ROLES, SYSTEM, USER, Tokenizer
 from training.errors import BadInput
-
-ROLES = {"system": SYSTEM, "user": USER, "assistant": MODEL}
 
 # Part of a model's identity: a reward model must have been trained on the template that the policy speaks.
 TEMPLATE = f"<bos> ({{{SYSTEM} {USER} {MODEL}}} content {END_OF_TURN})* <eos>"
@@ -55,11 +53,13 @@ def messages_to_segments(
         if not isinstance(role, str) or role not in ROLES:
             raise BadInput(f"a message's role is one of {', '.join(ROLES)}, not {role!r}")
         learn = loss_on == "all" or (role == "assistant" and (loss_on == "assistant" or index == replies[-1]))
-        segments.append(Text([tokenizer.control(ROLES[role])], loss_on == "all"))
+        segments.append(Text(tokenizer.opening(role), loss_on == "all"))
         segments += [_part(part, tokenizer, folder, learn) for part in parts(message.get("content"))]
         segments.append(Text([tokenizer.end_of_turn], learn))
+        if tokenizer.after_turn:
+            segments.append(Text(tokenizer.after_turn, loss_on == "all"))
     if ending == "reply":
-        segments.append(Text([tokenizer.control(MODEL)], False))
+        segments.append(Text(tokenizer.opening("assistant"), False))
     elif ending == "document":
         segments.append(Text([EOS], loss_on == "all"))
     return segments

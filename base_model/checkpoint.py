@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 from base_model.chat import fingerprint
 from base_model.config import ModelConfig, read_config
 from base_model.decoder import Decoder
+from base_model.gemma_tokenizer import GemmaTokenizer
 from base_model.tokenizer import Tokenizer
 from training.checkpoint import content_digest, restore_params, save_params, write_json
 from training.digest import json_digest
@@ -132,7 +133,7 @@ def save(model: LanguageModel, folder: Path, *, weights: str = "orbax") -> None:
         "content_digest": content_digest(params),
     }
     write_json(temporary / "config.json", {**description, "digest": json_digest(description)})
-    (temporary / "tokenizer.model").write_bytes(model.tokenizer.model)
+    (temporary / model.tokenizer.file_name).write_bytes(model.tokenizer.model)
     temporary.rename(folder)
 
 
@@ -148,7 +149,7 @@ def load(folder: Path | str, *, kind: str = "decoder") -> LanguageModel:
         wanted = {"decoder": "a language model", "scalar": "a reward model"}[kind]
         raise BadInput(f"{folder} holds a model of kind {description.get('kind')!r}, and {wanted} is needed here")
     config = ModelConfig.from_dict(description.get("model", {}))
-    tokenizer = Tokenizer.load(folder / "tokenizer.model")
+    tokenizer = load_tokenizer(folder, config)
     shape = abstract_params(config, tokenizer, kind)
     if (folder / "model.safetensors").exists():
         params = _read_safetensors(folder / "model.safetensors", shape)
@@ -167,6 +168,13 @@ def load(folder: Path | str, *, kind: str = "decoder") -> LanguageModel:
     if model.fingerprint != description.get("fingerprint"):
         raise BadInput(f"the tokenizer or chat template of {folder} is not the one its parameters were trained with")
     return model
+
+
+def load_tokenizer(folder: Path, config: ModelConfig) -> Tokenizer:
+    """The tokenizer of a checkpoint: one of our own, or that of a published model."""
+    if (path := folder / GemmaTokenizer.file_name).exists():
+        return GemmaTokenizer.read(path, vocab_size=config.vocab_size)
+    return Tokenizer.load(folder / Tokenizer.file_name)
 
 
 def _read_description(folder: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, Protocol, runtime_checkable
 
 from base_model.checks import require_numbers, require_whole
 from training.errors import BadInput
@@ -73,6 +74,15 @@ class LayerSpec:
             raise BadInput(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
         if self.head_dim % 2:
             raise BadInput(f"head_dim must be even for rotary embeddings, not {self.head_dim}")
+        if type(self.key_is_value) is not bool:
+            raise BadInput(f"key_is_value is true or false, not {self.key_is_value!r:.40}")
+
+
+@runtime_checkable
+class TowerConfig(Protocol):
+    """The sizes of an encoder of pictures or sounds: a dataclass beside the encoder. JSON knows it by its kind."""
+
+    KIND: ClassVar[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +94,8 @@ class VisionConfig:
         channels: output channels of each stride-2 3x3 stage.
         grid: soft tokens a side; an image becomes grid * grid soft tokens.
     """
+
+    KIND: ClassVar[str] = "convolutional"
 
     image_size: int = 64
     channels: tuple[int, ...] = (24, 48, 96)
@@ -126,6 +138,8 @@ class ModelConfig:
         layer_scalar: a saved factor on the residual stream after every layer (Gemma 4).
         per_layer_dim: width of the embeddings that each layer has of its own, 0 for none (Gemma 4 E2B and E4B).
         max_context: longest sequence in tokens.
+        vision: the encoder of pictures.
+        audio: the encoder of sounds.
     """
 
     vocab_size: int
@@ -141,7 +155,8 @@ class ModelConfig:
     layer_scalar: bool = False
     per_layer_dim: int = 0
     max_context: int = 512
-    vision: VisionConfig | None = None
+    vision: TowerConfig | None = None
+    audio: TowerConfig | None = None
 
     def __post_init__(self) -> None:
         """Checks sizes, the choice of image attention and that there is a layer."""
@@ -152,6 +167,8 @@ class ModelConfig:
         )  # fmt: skip
         if self.image_attention not in IMAGE_ATTENTION:
             raise BadInput(f"image_attention must be one of {', '.join(IMAGE_ATTENTION)}, not {self.image_attention!r}")
+        if type(self.layer_scalar) is not bool:
+            raise BadInput(f"layer_scalar is true or false, not {self.layer_scalar!r:.40}")
         if self.per_layer_dim:
             require_whole(per_layer_dim=self.per_layer_dim)
         if not self.layers:
@@ -171,7 +188,11 @@ class ModelConfig:
 
     def to_json(self) -> str:
         """The config as stable, indented JSON."""
-        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
+        values = dataclasses.asdict(self)
+        for name, tower in (("vision", self.vision), ("audio", self.audio)):
+            if tower is not None and tower.KIND != VisionConfig.KIND:
+                values[name]["kind"] = tower.KIND
+        return json.dumps(values, indent=2, sort_keys=True) + "\n"
 
     @classmethod
     def from_dict(cls, values: dict) -> "ModelConfig":
@@ -183,8 +204,9 @@ class ModelConfig:
         try:
             values = dict(values)
             values["layers"] = tuple(_layer(layer) for layer in values["layers"])
-            if vision := values.get("vision"):
-                values["vision"] = VisionConfig(**{**vision, "channels": tuple(vision["channels"])})
+            for name in ("vision", "audio"):
+                if tower := values.get(name):
+                    values[name] = _tower(tower)
             return cls(**values)
         except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise BadInput(f"config.json does not describe a model that this version knows: {error}") from error
@@ -192,7 +214,20 @@ class ModelConfig:
 
 def _layer(values: dict) -> LayerSpec:
     experts = values.get("experts")
-    return LayerSpec(**{**values, "experts": experts and ExpertsSpec(**experts)})
+    return LayerSpec(**{**values, "experts": None if experts is None else ExpertsSpec(**experts)})
+
+
+def _tower(values: dict) -> TowerConfig:
+    from base_model.towers import TOWERS  # the encoders' files import this one
+
+    values = dict(values)
+    # Ours came first, when there was but one kind, and does not say it.
+    kind = values.get("kind", VisionConfig.KIND)
+    known = {config.KIND: config for config in TOWERS}
+    if kind not in known:
+        raise BadInput(f"config.json: an encoder's kind is one of {', '.join(known)}, not {kind!r:.40}")
+    listed = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return known[kind](**{name: value for name, value in listed.items() if name != "kind"})
 
 
 def read_config(path: Path) -> dict:
@@ -218,21 +253,4 @@ def tiny(vocab_size: int = 4096) -> ModelConfig:
     layers = (local, local, local, dataclasses.replace(local, window=None, rope_theta=1e6))
     return ModelConfig(
         vocab_size=vocab_size, embed_dim=256, layers=layers, query_scale=0.15, max_context=512, vision=VisionConfig()
-    )
-
-
-def nano_1() -> ModelConfig:
-    """1.8 billion parameters: the size of the Gemini report's Nano-1, in dimensions of our own, for text alone."""
-    return _nano(layers=21, mlp_dim=8192)
-
-
-def nano_2() -> ModelConfig:
-    """3.25 billion parameters: the size of the Gemini report's Nano-2, in dimensions of our own, for text alone."""
-    return _nano(layers=32, mlp_dim=12_288)
-
-
-def _nano(*, layers: int, mlp_dim: int) -> ModelConfig:
-    layer = LayerSpec(heads=8, kv_heads=1, head_dim=256, rope_theta=1e6, mlp_dim=mlp_dim)
-    return ModelConfig(
-        vocab_size=262_144, embed_dim=2048, layers=(layer,) * layers, query_scale=256**-0.5, max_context=32_768
     )

@@ -116,6 +116,8 @@ class Decoder(nnx.Module):
         self.final_norm = RMSNorm(config.embed_dim, epsilon=config.norm_epsilon, offset=config.norm_offset)
         if config.vision is not None:
             self.vision = TOWERS[type(config.vision)].encoder(config.vision, config, dtype=dtype, rngs=rngs)
+        if config.audio is not None:
+            self.audio = TOWERS[type(config.audio)].encoder(config.audio, config, dtype=dtype, rngs=rngs)
         self.config, self.soft_tokens, self.dtype, self.remat = config, soft_tokens, dtype, remat
         self.mesh = mesh if mesh is not None and mesh.size > 1 else None
 
@@ -125,6 +127,8 @@ class Decoder(nnx.Module):
         media = Media() if media is None else media
         if self.config.vision is not None:
             x = _with_soft_tokens(x, self.vision, media.images, among(tokens, self.soft_tokens.images))
+        if self.config.audio is not None:
+            x = _with_soft_tokens(x, self.audio, media.sounds, among(tokens, self.soft_tokens.sounds))
         return x
 
     def __call__(

@@ -14,6 +14,7 @@ PAD, EOS, BOS, UNK = 0, 1, 2, 3
 
 # Control symbols in SentencePiece's sense: they have an id, and no text encodes to them.
 SYSTEM, USER, MODEL, END_OF_TURN = "<system>", "<user>", "<model>", "<end_of_turn>"
+ROLES = {"system": SYSTEM, "user": USER, "assistant": MODEL}
 MEDIA = tuple(f"<{edge}_of_{kind}>" for kind in ("image", "audio", "video") for edge in ("start", "end"))
 SOFT = ("<image_soft_token>", "<audio_soft_token>", "<video_soft_token>")
 CONTROLS = (SYSTEM, USER, MODEL, END_OF_TURN, *MEDIA, *SOFT)
@@ -21,6 +22,8 @@ CONTROLS = (SYSTEM, USER, MODEL, END_OF_TURN, *MEDIA, *SOFT)
 
 class Tokenizer:
     """Text to ids and back."""
+
+    file_name = "tokenizer.model"
 
     def __init__(self, model: bytes):
         """Takes the bytes of a tokenizer.model file.
@@ -95,9 +98,23 @@ class Tokenizer:
         """SHA-256 of the model file."""
         return "sha256:" + hashlib.sha256(self.model).hexdigest()
 
+    @property
+    def controls(self) -> dict[str, int]:
+        """The ids of the control tokens."""
+        return {piece: self.control(piece) for piece in CONTROLS}
+
     def control(self, piece: str) -> int:
         """The id of a control token."""
         return self._pieces.piece_to_id(piece)
+
+    def opening(self, role: str) -> list[int]:
+        """What stands before a turn's content; `role` is "system", "user" or "assistant"."""
+        return [self.control(ROLES[role])]
+
+    @property
+    def after_turn(self) -> list[int]:
+        """What stands behind the end of a turn."""
+        return []
 
     @property
     def end_of_turn(self) -> int:

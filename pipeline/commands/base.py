@@ -183,6 +183,7 @@ def info(config: BaseInfo) -> None:
         window = f"window {layer.window}" if layer.window else "global"
         heads = f"{layer.heads}/{layer.kv_heads} heads of {layer.head_dim}"
         print(f"  layer {number}: {heads}, {window}, MLP {layer.mlp_dim}")
-    if shape.vision:
-        print(f"  pictures {shape.vision.image_size} px -> {shape.vision.soft_tokens} soft tokens")
+    for what, encoder in (("pictures", shape.vision), ("sounds", shape.audio)):
+        if encoder is not None:
+            print(f"  {what:10s}  {encoder}")
     print(f"  fingerprint {model.fingerprint}\n  digest      {folder_digest(folder)}")

@@ -3,7 +3,7 @@
 A compiler's own figures would not do: it counts the body of a loop once, and what is computed again twice.
 """
 
-from base_model.config import ModelConfig
+from base_model.config import ModelConfig, VisionConfig
 from pipeline.tpu.topology import Chip
 
 
@@ -36,7 +36,7 @@ def seen_pairs(length: int, window: int | None) -> int:
 
 
 def _encoder_flops(shape: ModelConfig) -> float:
-    if (vision := shape.vision) is None:
+    if not isinstance(vision := shape.vision, VisionConfig):
         return 0.0
     total, side, inside = 0.0, vision.image_size, 4
     for outside in vision.channels:

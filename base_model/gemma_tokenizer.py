@@ -1,0 +1,143 @@
+"""The tokenizer of published Gemma 3 and Gemma 4 models, with the interface of base_model/tokenizer.py."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import tokenizers
+
+from base_model.media import Media
+from base_model.tokenizer import BOS, END_OF_TURN, EOS, MEDIA, PAD, SOFT, UNK, Tokenizer
+from training.errors import BadInput
+
+START_OF_TURN = "<start_of_turn>"
+
+# What our control tokens are called in published vocabularies.
+GEMMA_3 = {name: name for name in (START_OF_TURN, END_OF_TURN, *MEDIA[:2], SOFT[0])}
+GEMMA_4 = {
+    START_OF_TURN: "<|turn>",
+    END_OF_TURN: "<turn|>",
+    "<start_of_image>": "<|image>",
+    "<end_of_image>": "<image|>",
+    "<start_of_audio>": "<|audio>",
+    "<end_of_audio>": "<audio|>",
+    # A frame of a clip stands between the brackets of a picture.
+    "<start_of_video>": "<|image>",
+    "<end_of_video>": "<image|>",
+    "<image_soft_token>": "<|image|>",
+    "<audio_soft_token>": "<|audio|>",
+    "<video_soft_token>": "<|video|>",
+}
+
+
+class GemmaTokenizer(Tokenizer):
+    """Text to ids and back."""
+
+    file_name = "tokenizer.json"
+
+    def __init__(self, model: bytes, *, vocab_size: int):
+        """Takes the bytes of a tokenizer.json.
+
+        Args:
+            model: the file.
+            vocab_size: rows of the model's embedding, of which the last may stand for nothing.
+
+        Raises:
+            BadInput: when the bytes are no such file, or lack a control token of Gemma 3 or Gemma 4.
+        """
+        try:
+            self._pieces = tokenizers.Tokenizer.from_buffer(model)
+        except Exception as error:  # the library raises a bare Exception
+            raise BadInput(f"tokenizer.json is no tokenizer: {error}") from error
+        # What a user writes never becomes a control token.
+        self._pieces.encode_special_tokens = True
+        names = next((names for names in (GEMMA_4, GEMMA_3) if self._pieces.token_to_id(names[END_OF_TURN])), None)
+        if names is None:
+            raise BadInput("tokenizer.json has no end of turn as Gemma 3 or Gemma 4 know it")
+        self._controls = {ours: self._pieces.token_to_id(theirs) for ours, theirs in names.items()}
+        special = [self._pieces.token_to_id(piece) for piece in ("<pad>", "<eos>", "<bos>", "<unk>")]
+        if special != [PAD, EOS, BOS, UNK] or self._pieces.get_vocab_size() > vocab_size:
+            raise BadInput(f"tokenizer.json must have pad, eos, bos and unk first, and at most {vocab_size} pieces")
+        self.model, self._rows = model, vocab_size
+
+    @classmethod
+    def read(cls, path: Path, *, vocab_size: int) -> "GemmaTokenizer":
+        """Reads a tokenizer.json."""
+        try:
+            return cls(path.read_bytes(), vocab_size=vocab_size)
+        except OSError as error:
+            raise BadInput(f"{path} cannot be read: {error.strerror}") from error
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, those among them that stand for nothing."""
+        return self._rows
+
+    @property
+    def controls(self) -> dict[str, int]:
+        """The ids of the control tokens that there are, by our names."""
+        return self._controls
+
+    def control(self, piece: str) -> int:
+        """The id of a control token.
+
+        Raises:
+            BadInput: when published models of this kind have none.
+        """
+        if (number := self._controls.get(piece)) is None:
+            raise BadInput(f"this model's vocabulary has no {piece}")
+        return number
+
+    @property
+    def end_of_turn(self) -> int:
+        """The id that ends a turn, and so a reply."""
+        return self.control(END_OF_TURN)
+
+    @property
+    def soft_tokens(self) -> Media:
+        """The ids that hold the places of soft tokens."""
+        image, audio, video = ((number,) if (number := self._controls.get(piece)) else () for piece in SOFT)
+        return Media(image + video, audio)
+
+    @property
+    def media(self) -> list[int]:
+        """The ids that media take: brackets and soft tokens."""
+        return [self._controls[piece] for piece in (*MEDIA, *SOFT) if piece in self._controls]
+
+    @property
+    def never_sampled(self) -> tuple[int, ...]:
+        """Ids that no reply contains: control tokens and rows without a piece; all but text and the end of turn."""
+        special = {number for number, piece in self._pieces.get_added_tokens_decoder().items() if piece.special}
+        empty = range(self._pieces.get_vocab_size(), self.vocab_size)
+        return tuple(sorted(({*special, *self.media, *empty, PAD, EOS, BOS, UNK}) - {self.end_of_turn}))
+
+    def opening(self, role: str) -> list[int]:
+        """What stands before a turn's content; `role` is "system", "user" or "assistant".
+
+        Raises:
+            BadInput: for a system turn in Gemma 3, which has none.
+        """
+        if role == "system" and self._controls[START_OF_TURN] == self._pieces.token_to_id(START_OF_TURN):
+            raise BadInput("Gemma 3 has no system turn; put what it says into the user's first turn")
+        name = {"assistant": "model"}.get(role, role)
+        return [self.control(START_OF_TURN), *self.encode(f"{name}\n")]
+
+    @property
+    def after_turn(self) -> list[int]:
+        """A line's end stands behind the end of a turn."""
+        return self.encode("\n")
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text; control tokens that it spells are ordinary characters.
+
+        Raises:
+            BadInput: for half a surrogate pair, which JSON can spell and UTF-8 cannot.
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise BadInput(f"a text holds half a surrogate pair at character {error.start}: {text[:40]!a}") from error
+        return self._pieces.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids; control tokens leave no trace."""
+        return self._pieces.decode([int(i) for i in ids], skip_special_tokens=True)

@@ -1,0 +1,117 @@
+"""A model of ours as a published folder."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import jax.numpy as jnp
+import numpy as np
+
+from base_model.checkpoint import LanguageModel
+from base_model.config import ModelConfig
+from base_model.gemma import CONTROLS
+from base_model.published.description import describe
+from base_model.published.model import written_params
+from base_model.published.safetensors_files import Written, write_tensors
+from base_model.tokenizer import BOS, EOS, PAD
+from training.checkpoint import write_json
+from training.errors import BadInput
+
+DTYPES = {"bfloat16": np.dtype(jnp.bfloat16), "float32": np.dtype(np.float32)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """How a model is written.
+
+    Attributes:
+        dtype: of the tensors; published models are bfloat16.
+        shard_bytes: largest file of tensors.
+        towers: False leaves the encoders of pictures and sounds behind, for a model of text alone.
+    """
+
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    shard_bytes: int = 5_000_000_000
+    towers: bool = True
+
+    def __post_init__(self) -> None:
+        """Checks the dtype and the size."""
+        if self.dtype not in DTYPES or self.shard_bytes < 1:
+            raise BadInput(f"dtype is one of {', '.join(DTYPES)} and shard_bytes above 0, not {self.dtype!r}")
+
+
+def export_model(model: LanguageModel, out: Path, config: ExportConfig) -> None:
+    """Writes a published folder, whole or not at all: config.json, safetensors and the tokenizer's file.
+
+    A reward model becomes a sequence classifier with one label: its head is score.weight, and score.bias, which
+    transformers does not read and which moves all scores alike.
+
+    Raises:
+        BadInput: when the folder exists, or no published model has this model's shape.
+    """
+    if out.exists():
+        raise BadInput(f"{out} exists already; nothing is ever overwritten")
+    params = model.params["trunk"] if model.kind == "scalar" else model.params
+    shape, params = as_published(model.config, params, towers=config.towers)
+    known = model.tokenizer.controls
+    description = describe(shape, {name: known[piece] for name, piece in CONTROLS.items() if piece in known})
+    description |= {"architectures": [_architecture(description, model.kind)], "dtype": config.dtype}
+    if model.kind == "scalar":
+        description["num_labels"] = 1
+    temporary = out.with_name(out.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    write_json(temporary / "config.json", description)
+    generation = {"bos_token_id": BOS, "pad_token_id": PAD, "eos_token_id": [EOS, model.tokenizer.end_of_turn]}
+    write_json(temporary / "generation_config.json", generation)
+    tensors = [*written_params(shape, params, prefixes=_prefixes(description)), *_head(model)]
+    write_tensors(temporary, tensors, dtype=DTYPES[config.dtype], shard_bytes=config.shard_bytes)
+    (temporary / model.tokenizer.file_name).write_bytes(model.tokenizer.model)
+    temporary.rename(out)
+
+
+def as_published(config: ModelConfig, params: Any, *, towers: bool = True) -> tuple[ModelConfig, Any]:
+    """The same decoder with what Gemma 4 fixes folded into its parameters.
+
+    Published Gemma 4 models have no scale on query-key products, which the norm of the queries takes on here, and a
+    factor after every layer, which is 1 here. A model that is one of theirs already stays as it is.
+    """
+    params = {name: part for name, part in params.items() if towers or name not in ("vision", "audio")}
+    if not towers:
+        config = replace(config, vision=None, audio=None, image_attention="causal")
+    if config.norm_offset or not config.value_norm or (config.layer_scalar and config.query_scale == 1):
+        return config, params
+    blocks = {}
+    for number, block in params["blocks"].items():
+        norm = {"weight": np.asarray(block["attention"]["query_norm"]["weight"]) * np.float32(config.query_scale)}
+        folded = block | {"attention": block["attention"] | {"query_norm": norm}}
+        blocks[number] = {"scalar": np.ones(1, np.float32)} | folded
+    return replace(config, query_scale=1.0, layer_scalar=True), params | {"blocks": blocks}
+
+
+def _architecture(description: dict[str, Any], kind: str) -> str:
+    family = description["model_type"]
+    names = {"gemma3": "Gemma3", "gemma4": "Gemma4", "gemma4_unified": "Gemma4Unified"}
+    name = names[family.removesuffix("_text")]
+    is_text = family.endswith("_text")
+    if kind == "scalar":
+        return f"{name}{'Text' if is_text else ''}ForSequenceClassification"
+    return f"{name}{'ForCausalLM' if is_text else 'ForConditionalGeneration'}"
+
+
+def _prefixes(description: dict[str, Any]) -> tuple[str, str]:
+    """What stands before the names of the text decoder's tensors, and of the encoders'."""
+    if "text_config" not in description:
+        return "model.", ""
+    if description["model_type"] == "gemma3":
+        return "language_model.model.", ""
+    return "model.language_model.", "model."
+
+
+def _head(model: LanguageModel) -> Iterator[Written]:
+    if model.kind == "scalar":
+        weight, bias = model.params["head"]["weight"], model.params["head"]["bias"]
+        yield Written("score.weight", (1, weight.shape[0]), lambda: np.asarray(weight)[None])
+        yield Written("score.bias", (1,), lambda: np.asarray(bias)[None])
