@@ -74,6 +74,27 @@ COMMANDS = {
         help="a checkpoint's sizes, layers and digest",
         example="base info checkpoint=runs/quickstart/sft/checkpoint",
     ),
+    "base verify": Command(
+        target="pipeline.commands.published:verify",
+        config="pipeline.commands.published:BaseVerify",
+        help="compare a published model with what another implementation computed for it",
+        example="base verify models/gemma-3-4b-it --atol 1e-4",
+        positional="folder",
+    ),
+    "base import": Command(
+        target="pipeline.commands.published:import_",
+        config="pipeline.commands.published:BaseImport",
+        help="make a checkpoint of a published Gemma 3 or Gemma 4 model",
+        example="base import models/gemma-3-4b-it out=runs/gemma/checkpoint",
+        positional="source",
+    ),
+    "base export": Command(
+        target="pipeline.commands.published:export",
+        config="pipeline.commands.published:BaseExport",
+        help="write a checkpoint in the layout of published models",
+        example="base export runs/quickstart/ppo/checkpoint out=models/mine towers=false",
+        positional="checkpoint",
+    ),
     "sft train": Command(
         target="pipeline.commands.stage:sft_train",
         config="pipeline.commands.stage:Stage",

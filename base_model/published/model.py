@@ -58,9 +58,12 @@ def _tower_tensors(tower: Any) -> Table:
     raise BadInput(f"no published model has the encoder {type(tower).__name__}")
 
 
-def abstract_model(config: ModelConfig, soft_tokens: Media, mesh: Mesh | None = None) -> tuple[nnx.GraphDef, Any]:
+def abstract_model(
+    config: ModelConfig, soft_tokens: Media, mesh: Mesh | None = None, *, remat: bool = False
+) -> tuple[nnx.GraphDef, Any]:
     """The static structure of a decoder, and the shapes of its parameters, on one device or sharded over a mesh."""
-    module = nnx.eval_shape(lambda: Decoder(config, soft_tokens=soft_tokens, mesh=mesh, rngs=nnx.Rngs(0)))
+    options = {"soft_tokens": soft_tokens, "mesh": mesh, "remat": remat}
+    module = nnx.eval_shape(lambda: Decoder(config, **options, rngs=nnx.Rngs(0)))
     structure, shapes = split(module)
     if mesh is None:
         shardings = jax.tree.map(lambda _: SingleDeviceSharding(jax.local_devices()[0]), shapes)
