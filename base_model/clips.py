@@ -93,24 +93,28 @@ def _from_array(array: Any, fps: Any, rate: float, max_frames: int) -> Clip:
 def _decode(value: bytes | Path, name: str, rate: float, max_frames: int) -> Clip:
     try:
         with _open(value) as container:
-            if not container.streams.video:
-                raise BadInput(f"{name} has no pictures in it")
-            video = container.streams.video[0]
-            packets = [packet for packet in container.demux(video) if packet.pts is not None and not packet.is_discard]
-            start = min(packet.pts for packet in packets)
+            video = next((stream for stream in container.streams.video if stream.codec_context), None)
+            packets = container.demux(video) if video else []
+            packets = [packet for packet in packets if packet.pts is not None and not packet.is_discard]
+            if video is None or not packets:
+                raise BadInput(f"{name} has no pictures in it that can be decoded")
+            number, start = video.index, min(packet.pts for packet in packets)
             shown = np.array(sorted({(packet.pts - start) * float(packet.time_base) for packet in packets}))
             _require_limits(shown[-1], video.codec_context.width * video.codec_context.height, name)
         wanted = shown[sample(shown, rate=rate, max_frames=max_frames)]
         frames, seconds = [], []
         with _open(value) as container:
-            container.streams.video[0].codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-            for frame in container.decode(video=0):
+            video = container.streams[number]
+            video.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+            for frame in container.decode(video):
                 second = (frame.pts - start) * float(frame.time_base)
                 if np.abs(second - wanted).min() < ROUNDING:
                     frames.append(_upright(frame))
                     seconds.append(second)
                 if len(frames) == len(wanted):
                     break
+        if len(frames) < len(wanted):
+            raise BadInput(f"{name} is damaged: of {len(wanted)} frames {len(wanted) - len(frames)} cannot be decoded")
         return Clip(np.stack(frames), np.array(seconds))
     except BadInput:
         raise
@@ -122,7 +126,8 @@ def _decode(value: bytes | Path, name: str, rate: float, max_frames: int) -> Cli
 
 def _open(value: bytes | Path) -> Any:
     source = io.BytesIO(value) if isinstance(value, bytes) else str(value)
-    return extra("av").open(source, options={"format_whitelist": FORMATS, "protocol_whitelist": "file"})
+    options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+    return extra("av").open(source, options=options, metadata_errors="replace")
 
 
 def _upright(frame: Any) -> UInt8[np.ndarray, "H W 3"]:

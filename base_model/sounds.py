@@ -1,8 +1,11 @@
 """Sounds from rows: decoding, limits, and the one channel of 16 kHz that the encoders want."""
 
-import io
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from jaxtyping import Float32
@@ -85,8 +88,10 @@ def _from_array(array: Any, rate: Any) -> Float32[np.ndarray, " samples"]:
 def _decode(value: bytes | Path, name: str) -> Float32[np.ndarray, " samples"]:
     soundfile = extra("soundfile")
     try:
-        with io.BytesIO(value) if isinstance(value, bytes) else value.open("rb") as stream:
-            with soundfile.SoundFile(stream) as file:
+        with _file(value) as stream, _silence():
+            if not os.fstat(stream.fileno()).st_size:
+                raise BadInput(f"{name} is empty")
+            with soundfile.SoundFile(stream.fileno(), closefd=False) as file:
                 if file.format not in FORMATS:
                     raise BadInput(f"{name} is {file.format}; what is read is {', '.join(FORMATS)}")
                 _require_limits(file.frames, file.samplerate, name)
@@ -99,12 +104,35 @@ def _decode(value: bytes | Path, name: str) -> Float32[np.ndarray, " samples"]:
     except FileNotFoundError as error:
         raise BadInput(f"the sound {value} does not exist") from error
     except Exception as error:  # whatever a damaged file brings up in the decoder and around it
-        # libsndfile's words without the address of the stream, or the system's without the path.
+        # libsndfile's words without the number of the file, or the system's without the path.
         reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
         raise BadInput(f"{name} cannot be decoded: {reason}") from error
     if len(samples) != frames:
         raise BadInput(f"{name} is cut off: it says that it has {frames:,} samples and has {len(samples):,}")
     return _at_16_khz(samples, rate, name)
+
+
+def _file(value: bytes | Path) -> IO[bytes]:
+    """A file that the system knows: what libsndfile asks of a Python stream for a damaged one ends in stack traces."""
+    if isinstance(value, Path):
+        return value.open("rb")
+    file = tempfile.TemporaryFile()
+    file.write(value)
+    file.seek(0)
+    return file
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keeps what libmpg123 prints about an odd MP3 from standing beside the error, or beside none."""
+    with open(os.devnull, "wb") as nowhere:
+        stderr = os.dup(2)
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def _require_limits(frames: int, rate: Any, name: str) -> None:

@@ -165,7 +165,7 @@ def test_a_sound_is_no_clip(folder):
         frame.rate, frame.pts = 16_000, 0
         for packet in (*stream.encode(frame), *stream.encode()):
             container.mux(packet)
-    with pytest.raises(BadInput, match="has no pictures in it"):
+    with pytest.raises(BadInput, match="has no pictures in it that can be decoded"):
         load_clip(buffer.getvalue(), folder)
 
 
