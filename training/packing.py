@@ -1,18 +1,20 @@
 """Which examples share a row: first fit, so that few slots are padding and no example is cut."""
 
 from bisect import bisect_right
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from training.dataset import epoch_order
 from training.errors import BadInput
 
 # What a row has only so much of, in the order in which sizes are given.
 SIZES = ("tokens", "pictures", "sounds")
+# Of one item or row: its tokens, or as many numbers as SIZES has names.
+Size = int | Sequence[int]
 
 
-def first_fit(sizes: ArrayLike, capacity: ArrayLike) -> list[list[int]]:
+def first_fit(sizes: Sequence[Size] | np.ndarray, capacity: Size) -> list[list[int]]:
     """Assigns items to rows of `capacity`, each to the first open row that has room.
 
     Only the last 64 rows are tried, which keeps the work linear and costs under one percent of the slots.
@@ -27,15 +29,15 @@ def first_fit(sizes: ArrayLike, capacity: ArrayLike) -> list[list[int]]:
     Raises:
         BadInput: when an item does not fit in an empty row.
     """
-    sizes, capacity = _columns(sizes), np.atleast_1d(capacity)
-    for index, column in np.argwhere(sizes > capacity)[:1]:
+    items, whole = _columns(sizes), np.atleast_1d(capacity)
+    for index, column in np.argwhere(items > whole)[:1]:
         raise BadInput(
-            f"example {index} has {sizes[index, column]} {SIZES[column]} and cannot be packed into rows of "
-            f"{capacity[column]}"
+            f"example {index} has {items[index, column]} {SIZES[column]} and cannot be packed into rows of "
+            f"{whole[column]}"
         )
     rows: list[list[int]] = []
-    room = np.tile(capacity, (len(sizes), 1))
-    for index, size in enumerate(sizes):
+    room = np.tile(whole, (len(items), 1))
+    for index, size in enumerate(items):
         first = max(0, len(rows) - 64)
         # One row more than there are: the new one, which has room for anything.
         row = first + int((room[first : len(rows) + 1] >= size).all(1).argmax())
@@ -46,15 +48,15 @@ def first_fit(sizes: ArrayLike, capacity: ArrayLike) -> list[list[int]]:
     return rows
 
 
-def _columns(sizes: ArrayLike) -> np.ndarray:
-    sizes = np.asarray(sizes)
-    return sizes[:, None] if sizes.ndim == 1 else sizes
+def _columns(sizes: Sequence[Size] | np.ndarray) -> np.ndarray:
+    items = np.asarray(sizes)
+    return items[:, None] if items.ndim == 1 else items
 
 
 class PackedStream:
     """An endless stream of packed rows: every epoch a fresh order, packed anew, a pure function of the row's number."""
 
-    def __init__(self, sizes: ArrayLike, capacity: ArrayLike, *, seed: int):
+    def __init__(self, sizes: Sequence[Size] | np.ndarray, capacity: Size, *, seed: int):
         """Takes the sizes of each example and of a row, see first_fit.
 
         Raises:
