@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from base_model.images import load_image
 from base_model.interleave import Medium, Segment, Text
 from base_model.tokenizer import BOS, END_OF_TURN, EOS, MODEL, ROLES, SYSTEM, USER, Tokenizer
 from training.errors import BadInput
@@ -38,7 +37,7 @@ def messages_to_segments(
             opens an assistant turn (what a policy continues).
 
     Raises:
-        BadInput: for an unknown role or kind of part, empty messages, or unreadable media.
+        BadInput: for an unknown role or kind of part, or empty messages.
     """
     if loss_on not in ("assistant", "last", "all") or ending not in ("document", "turn", "reply"):
         raise BadInput(f"loss_on={loss_on!r} with ending={ending!r} is nothing that the chat template knows")
@@ -78,10 +77,8 @@ def _part(part: Mapping[str, Any], tokenizer: Tokenizer, folder: Path, learn: bo
     kind = part.get("type")
     if kind == "text" and isinstance(part.get("text"), str):
         return Text(tokenizer.encode(part["text"]), learn)
-    if kind == "image" and part.get("image") is not None:
-        return Medium("image", load_image(part["image"], folder))
-    if kind in ("audio", "video") and part.get(kind) is not None:
-        return Medium(kind, part[kind])
+    if kind in ("image", "audio", "video") and part.get(kind) is not None:
+        return Medium(kind, part[kind], folder)
     given = repr(dict(part))[:80]
     raise BadInput(f"a content part is text, image, audio or video with its value under that key, not {given}")
 

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from base_model.extras import extra
+from base_model.images import load_image
 from base_model.paths import inside
 from training.errors import BadInput
 
@@ -33,8 +34,9 @@ def load_clip(value: Any, folder: Path, *, rate: float = 1.0, max_frames: int = 
     """Decodes frames of a clip.
 
     Args:
-        value: a relative path, bytes, a hub row's `{"bytes", "path"}`, or `{"array", "fps"}` with all frames of a clip,
-            uint8 [frames, height, width, 3], and how many a second has.
+        value: a relative path, bytes, a hub row's `{"bytes", "path"}`, `{"array", "fps"}` with all frames of a clip,
+            uint8 [frames, height, width, 3], and how many a second has, or `{"frames", "seconds"}`: a list of pictures,
+            see load_image, all of which are taken, and when each is shown.
         folder: where paths start.
         rate: frames a second.
         max_frames: of a clip that would have more at this rate, so many are taken, evenly.
@@ -43,6 +45,8 @@ def load_clip(value: Any, folder: Path, *, rate: float = 1.0, max_frames: int = 
         BadInput: when the file is missing, outside `folder`, damaged or none of FORMATS, and when the clip is empty,
             longer than MAX_SECONDS or has frames above MAX_PIXELS.
     """
+    if isinstance(value, dict) and value.get("frames") is not None:
+        return _from_pictures(value["frames"], value.get("seconds"), folder, max_frames)
     if isinstance(value, dict) and value.get("array") is not None:
         return _from_array(value["array"], value.get("fps"), rate, max_frames)
     if isinstance(value, dict):
@@ -88,6 +92,22 @@ def _from_array(array: Any, fps: Any, rate: float, max_frames: int) -> Clip:
     _require_limits(shown[-1], frames.shape[1] * frames.shape[2], "a clip given as an array")
     chosen = sample(shown, rate=rate, max_frames=max_frames)
     return Clip(frames[chosen], shown[chosen])
+
+
+def _from_pictures(pictures: Any, seconds: Any, folder: Path, most: int) -> Clip:
+    name = "a clip given as frames"
+    if not isinstance(pictures, list) or not isinstance(seconds, list) or not 0 < len(pictures) == len(seconds):
+        raise BadInput(f"{name} is a list of pictures and an equally long list of seconds")
+    if len(pictures) > most:
+        limit = f"the model's clips.max_frames is {most}"
+        raise BadInput(f"{name} has {len(pictures)}, and {limit}; give fewer or raise that")
+    times = [second if type(second) in (int, float) else math.nan for second in seconds]
+    if not all(0 <= second <= MAX_SECONDS for second in times) or times != sorted(times):
+        raise BadInput(f"{name}: seconds rise from 0 to at most {MAX_SECONDS}, not {seconds!r:.60}")
+    frames = [load_image(picture, folder) for picture in pictures]
+    if len(shapes := {frame.shape[:2] for frame in frames}) > 1:
+        raise BadInput(f"{name} has pictures of several sizes, {sorted(shapes)}; give them one")
+    return Clip(np.stack(frames), np.array(times, float))
 
 
 def _decode(value: bytes | Path, name: str, rate: float, max_frames: int) -> Clip:

@@ -7,7 +7,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 from base_model.checks import require_numbers, require_whole
 from training.errors import BadInput
@@ -124,6 +124,28 @@ class VisionConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClipsConfig:
+    """What is taken of a video clip: frames, which the encoder of pictures reads.
+
+    Attributes:
+        rate: frames a second.
+        max_frames: of a clip; a longer one is sampled more thinly.
+        max_soft_tokens: budget of a frame, where it is another than that of a picture.
+    """
+
+    rate: float = 1.0
+    max_frames: int = 32
+    max_soft_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        require_whole(max_frames=self.max_frames, max_soft_tokens=self.max_soft_tokens or 1)
+        require_numbers(rate=self.rate)
+        if not self.rate > 0:
+            raise BadInput(f"rate must be above 0 frames a second, not {self.rate}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """A decoder-only Transformer with the towers of its modalities.
 
@@ -140,6 +162,7 @@ class ModelConfig:
         max_context: longest sequence in tokens.
         vision: the encoder of pictures.
         audio: the encoder of sounds.
+        clips: what is taken of a video clip.
     """
 
     vocab_size: int
@@ -157,6 +180,7 @@ class ModelConfig:
     max_context: int = 512
     vision: TowerConfig | None = None
     audio: TowerConfig | None = None
+    clips: ClipsConfig = ClipsConfig()
 
     def __post_init__(self) -> None:
         """Checks sizes, the choice of image attention and that there is a layer."""
@@ -186,6 +210,12 @@ class ModelConfig:
         if lender.kv_source is not None or (lender.kv_heads, lender.head_dim) != (layer.kv_heads, layer.head_dim):
             raise BadInput(f"layer {number} cannot read the keys of layer {source}, which has none of that shape")
 
+    @property
+    def frame_vision(self) -> Any:
+        """Config of the encoder of pictures as it reads frames of a clip."""
+        budget = self.clips.max_soft_tokens
+        return self.vision if budget is None else dataclasses.replace(cast(Any, self.vision), max_soft_tokens=budget)
+
     def to_json(self) -> str:
         """The config as stable, indented JSON."""
         values = dataclasses.asdict(self)
@@ -207,6 +237,7 @@ class ModelConfig:
             for name in ("vision", "audio"):
                 if tower := values.get(name):
                     values[name] = _tower(tower)
+            values["clips"] = ClipsConfig(**values.get("clips", {}))
             return cls(**values)
         except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise BadInput(f"config.json does not describe a model that this version knows: {error}") from error

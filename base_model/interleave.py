@@ -3,13 +3,17 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from base_model.clips import load_clip, stamp
 from base_model.config import ModelConfig
+from base_model.images import load_image
 from base_model.media import NO_MEDIA, Media, count
+from base_model.sounds import load_sound
 from base_model.tokenizer import Tokenizer
 from base_model.towers import prepared
 from training.errors import BadInput
@@ -23,10 +27,17 @@ class Text(NamedTuple):
 
 
 class Medium(NamedTuple):
-    """A picture, a sound or a clip: `kind` is "image", "audio" or "video"."""
+    """A picture, a sound or a clip as a row gives it.
+
+    Attributes:
+        kind: "image", "audio" or "video".
+        value: see load_image, load_sound and load_clip.
+        folder: where paths start.
+    """
 
     kind: str
     value: Any
+    folder: Path
 
 
 Segment = Text | Medium
@@ -52,35 +63,52 @@ class Example:
 
 
 def interleave(segments: Sequence[Segment], tokenizer: Tokenizer, config: ModelConfig) -> Example:
-    """Lays segments out in one sequence; each medium stands between its brackets.
+    """Lays segments out in one sequence.
 
     Raises:
-        BadInput: for a medium that the model has no encoder for.
+        BadInput: for a medium that cannot be read, is too long, or that the model has no encoder for.
     """
     tokens: list[int] = []
     learn: list[bool] = []
-    images = []
+    images, sounds = [], []
     for segment in segments:
         if isinstance(segment, Text):
             ids, learned = segment.ids, segment.learn
         else:
-            inputs, places = prepared(_encoder(segment.kind, config), segment.value)
-            ids, learned = _place(segment.kind, places, tokenizer), False
-            images.append(inputs)
+            (ids, media), learned = _lay_out(segment, tokenizer, config), False
+            images += media.images
+            sounds += media.sounds
         tokens += ids
         learn += [learned] * len(ids)
-    return Example(tokens=np.array(tokens, np.int32), learn=np.array(learn, bool), media=Media(tuple(images), ()))
+    media = Media(tuple(images), tuple(sounds))
+    return Example(tokens=np.array(tokens, np.int32), learn=np.array(learn, bool), media=media)
 
 
-def _encoder(kind: str, config: ModelConfig) -> Any:
-    encoder = {"image": config.vision}.get(kind)
+def _lay_out(medium: Medium, tokenizer: Tokenizer, config: ModelConfig) -> tuple[list[int], Media]:
+    """A medium's tokens, with places for its soft tokens, and what the encoder reads."""
+    kind, value, folder = medium
+    encoder = config.audio if kind == "audio" else config.vision
     if encoder is None:
         raise BadInput(f"this model has no encoder for {kind}; leave such rows out or choose a model that has one")
-    return encoder
+    if kind == "audio":
+        inputs, soft_tokens = prepared(encoder, load_sound(value, folder))
+        return _places(kind, soft_tokens, tokenizer), Media((), (inputs,))
+    if kind == "image":
+        inputs, soft_tokens = prepared(encoder, load_image(value, folder))
+        return _places(kind, soft_tokens, tokenizer), Media((inputs,), ())
+    ids, frames = [], []
+    clip = load_clip(value, folder, rate=config.clips.rate, max_frames=config.clips.max_frames)
+    for frame, second in zip(clip.frames, clip.seconds, strict=True):
+        inputs, soft_tokens = prepared(config.frame_vision, frame)
+        ids += tokenizer.encode(f"{' ' if frames else ''}{stamp(second)} ") + _places(kind, soft_tokens, tokenizer)
+        frames.append(inputs)
+    return ids, Media(tuple(frames), ())
 
 
-def _place(kind: str, soft_tokens: int, tokenizer: Tokenizer) -> list[int]:
-    begin, end = (tokenizer.control(f"<{edge}_of_{kind}>") for edge in ("start", "end"))
+def _places(kind: str, soft_tokens: int, tokenizer: Tokenizer) -> list[int]:
+    """Places for soft tokens in their brackets; a frame of a clip stands in those of a picture."""
+    bracket = "image" if kind == "video" else kind
+    begin, end = (tokenizer.control(f"<{edge}_of_{bracket}>") for edge in ("start", "end"))
     return [begin, *[tokenizer.control(f"<{kind}_soft_token>")] * soft_tokens, end]
 
 
@@ -94,7 +122,8 @@ def truncate(example: Example, length: int, tokenizer: Tokenizer) -> Example:
         return example
     # A medium has its closing bracket behind it: where none is cut off, no medium is touched.
     if np.isin(example.tokens[length:], tokenizer.media).any():
-        raise BadInput(f"cutting a row of {len(example)} tokens to {length} would cut a picture; raise max_length")
+        given = f"cutting a row of {len(example)} tokens to {length}"
+        raise BadInput(f"{given} would cut a picture, a clip or a sound; raise max_length")
     return replace(example, tokens=example.tokens[:length], learn=example.learn[:length])
 
 
@@ -121,6 +150,11 @@ def require_slots(media: Sequence[Media], slots: Media | None) -> None:
     for (name, option), found, most in zip(options, count(media), slots, strict=True):
         if found > most:
             raise BadInput(f"{found} {name} do not fit in {option} ({most}); raise it or leave the row out")
+
+
+def kinds(example: Example, tokenizer: Tokenizer) -> list[str]:
+    """Which of image, video and audio an example has."""
+    return [kind for kind in ("image", "video", "audio") if tokenizer.control(f"<{kind}_soft_token>") in example.tokens]
 
 
 def digest(examples: Sequence[Example]) -> str:

@@ -129,7 +129,7 @@ def pretrain(
     def batch_at(step: int, rows: int) -> Batch:
         packed = [[examples[i] for i in row] for row in stream.rows(step * rows, rows)]
         batch = pack(packed, config.max_length, media)
-        if not config.augment or batch.media.images is None:
+        if not config.augment or not isinstance(batch.media.images, np.ndarray):
             return batch
         images = augment(batch.media.images, np.random.default_rng((config.seed, 1, step)))
         return batch._replace(media=batch.media._replace(images=images))

@@ -7,7 +7,7 @@ from typing import Any
 
 from base_model.chat import messages_to_segments, reply_messages
 from base_model.checkpoint import LanguageModel
-from base_model.interleave import Example, interleave, require_fits, require_slots
+from base_model.interleave import Example, interleave, kinds, require_fits, require_slots
 from base_model.media import Media
 from training.dataset import Row, convert_rows
 from training.errors import BadInput
@@ -26,7 +26,8 @@ class Pair:
         rejected: prompt and the other reply.
         margin: by how much the chosen one should lead.
         source: where the pair comes from, for figures by source.
-        modality: what decides the pair: the row's own word, or "image" when the prompt has a picture, else "text".
+        modality: what decides the pair: the row's own word, or "image", "video" or "audio" when the prompt has such a
+            thing ("image+audio" for both), else "text".
     """
 
     chosen: Example
@@ -87,7 +88,7 @@ def preference_pairs(
             rejected=rejected,
             margin=float(margin or 0),
             source=str(row.values.get("source", "unnamed")),
-            modality=str(row.values.get("modality") or ("image" if chosen.media.images else "text")),
+            modality=str(row.values.get("modality") or "+".join(kinds(chosen, model.tokenizer)) or "text"),
         )
 
     return convert_rows(rows, convert, on_bad_row=on_bad_row)

@@ -11,8 +11,10 @@ class SFTConfig(TrainingConfig):
     """Options of supervised fine-tuning, beside those of every trainer.
 
     Attributes:
-        max_length: tokens of a row; longer text is cut off, a picture never.
-        max_images: pictures of a packed row; the encoder works for so many whether they are there or not.
+        max_length: tokens of a row; longer text is cut off, a picture, clip or sound never.
+        max_images: pictures and frames of clips of a packed row; the encoder works for so many whether they are there
+            or not.
+        max_sounds: sounds of a packed row, likewise.
         packing: several examples share a row, without seeing each other.
         assistant_only_loss: learn the assistant's tokens only.
         on_bad_row: stop, or skip (counted and reported).
@@ -21,6 +23,7 @@ class SFTConfig(TrainingConfig):
     learning_rate: float = 5e-4
     max_length: int = 256
     max_images: int = 4
+    max_sounds: int = 2
     packing: bool = True
     assistant_only_loss: bool = True
     on_bad_row: str = "stop"
@@ -28,9 +31,9 @@ class SFTConfig(TrainingConfig):
     def __post_init__(self) -> None:
         """Checks the inherited options and the length."""
         super().__post_init__()
-        self.require_positive("max_length", "max_images")
+        self.require_positive("max_length", "max_images", "max_sounds")
 
     @property
     def slots(self) -> Media:
         """Pictures and sounds of a packed row."""
-        return Media(self.max_images, 0)
+        return Media(self.max_images, self.max_sounds)

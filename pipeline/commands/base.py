@@ -47,6 +47,8 @@ class BaseGenerate:
     Attributes:
         prompt: the user's turn.
         image: a picture in front of it, or "".
+        video: a clip in front of it, or "".
+        audio: a sound in front of it, or "".
         checkpoint: folder of the model; "shipped" is the tiny base model.
         max_new_tokens: length of a reply.
         temperature: 0 takes the most likely token.
@@ -57,6 +59,8 @@ class BaseGenerate:
 
     prompt: str
     image: str = ""
+    video: str = ""
+    audio: str = ""
     checkpoint: str = "shipped"
     max_new_tokens: int = 40
     temperature: float = 0.8
@@ -145,12 +149,10 @@ def generate(config: BaseGenerate) -> None:
     from base_model.sampling import SamplingConfig
 
     model = checkpoint.load(_folder(config.checkpoint))
-    content: list[dict[str, str]] = [{"type": "text", "text": config.prompt}]
-    folder = Path()
-    if config.image:
-        picture = Path(config.image)
-        content, folder = [{"type": "image", "image": picture.name}, *content], picture.parent
-    messages = [{"role": "user", "content": content}]
+    media = {"image": config.image, "video": config.video, "audio": config.audio}
+    content = [{"type": kind, kind: str(Path(path).absolute())} for kind, path in media.items() if path]
+    messages = [{"role": "user", "content": [*content, {"type": "text", "text": config.prompt}]}]
+    folder = Path(Path.cwd().anchor)  # what stands on the command line may lie anywhere
     segments = messages_to_segments(messages, model.tokenizer, folder=folder, ending="reply")
     options = SamplingConfig(
         max_new_tokens=config.max_new_tokens, temperature=config.temperature, top_p=config.top_p

@@ -70,10 +70,9 @@ def test_a_picture_stands_in_brackets_with_a_place_for_each_soft_token(tokenizer
     np.testing.assert_array_equal(example.media.images[0], picture(0))
 
 
-@pytest.mark.parametrize("kind", ["audio", "video"])
-def test_a_medium_without_encoder_is_refused(lay_out, kind):
-    with pytest.raises(BadInput, match=f"no encoder for {kind}"):
-        lay_out([{"role": "user", "content": [{"type": kind, kind: b"RIFF"}]}])
+def test_a_medium_without_encoder_is_refused(lay_out):
+    with pytest.raises(BadInput, match="no encoder for audio"):
+        lay_out([{"role": "user", "content": [{"type": "audio", "audio": b"RIFF"}]}])
 
 
 def test_a_model_without_eyes_refuses_pictures(tokenizer, tiny_config, picture):

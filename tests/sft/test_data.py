@@ -61,7 +61,7 @@ def test_long_text_is_cut_and_a_picture_never_is(tiny_model, picture):
     rows = as_rows(
         [{"messages": [turn("hello"), reply("fine"), turn(long, []), turn("this", [picture(1)]), reply("a")]}]
     )
-    with pytest.raises(BadInput, match=r"^rows:1: .*would cut a picture; raise max_length"):
+    with pytest.raises(BadInput, match=r"^rows:1: .*would cut a picture, a clip or a sound; raise max_length"):
         sft_examples(rows, tiny_model, SFTConfig(max_length=64))
     rows = as_rows([{"messages": [turn(long), reply("fine")]}])
     with pytest.raises(BadInput, match=r"^rows:1: .*no assistant message to learn from within max_length"):
