@@ -18,9 +18,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from base_model import checkpoint
+from base_model.clips import load_clip
 from base_model.config import ModelConfig
 from base_model.images import FORMATS, load_image, resize
 from base_model.media import Media
+from base_model.sounds import FORMATS as SOUND_FORMATS
+from base_model.sounds import load_sound
 from pipeline import ledger
 from pipeline.commands.stage import Stage
 from pipeline.config import gate_policy, reward_gate_policy
@@ -183,17 +186,21 @@ def encoded(kind):
 PICTURES = [encoded(kind) for kind in FORMATS]
 
 
+@st.composite
+def spoiled(draw, contents):
+    """A file's bytes, most often cut short, with up to six of them changed."""
+    content, cut = draw(st.sampled_from(contents)), draw(st.integers(0, 400))
+    content = bytearray(content[:cut] if cut < 200 else content)
+    for place, byte in draw(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 255)), max_size=6)):
+        if content:
+            content[place % len(content)] = byte
+    return bytes(content)
+
+
 @look
-@given(
-    content=st.sampled_from(PICTURES), cut=st.integers(0, 400),
-    flips=st.lists(st.tuples(st.integers(0, 300), st.integers(0, 255)), max_size=6),
-)  # fmt: skip
-def test_pictures(folder, content, cut, flips):
-    damaged = bytearray(content[:cut] if cut < 200 else content)
-    for place, byte in flips:
-        if damaged:
-            damaged[place % len(damaged)] = byte
-    image = expected(lambda: load_image(bytes(damaged), folder))
+@given(content=spoiled(PICTURES))
+def test_pictures(folder, content):
+    image = expected(lambda: load_image(content, folder))
     assert image is None or resize(image, 16).shape == (16, 16, 3)
 
 
@@ -202,6 +209,55 @@ def test_pictures(folder, content, cut, flips):
 def test_what_stands_for_a_picture(folder, value):
     image = expected(lambda: load_image(value, folder))
     assert image is None or image.dtype == np.uint8 and image.shape[2] == 3
+
+
+@functools.cache
+def recorded(kind):
+    buffer = io.BytesIO()
+    pytest.importorskip("soundfile").write(buffer, np.linspace(-0.5, 0.5, 200), 8_000, format=kind)
+    return buffer.getvalue()
+
+
+@look
+@given(data=st.data())
+def test_sounds(folder, data):
+    content = data.draw(spoiled([recorded(kind) for kind in SOUND_FORMATS]))
+    wave = expected(lambda: load_sound(content, folder))
+    assert wave is None or wave.dtype == np.float32 and wave.size and np.isfinite(wave).all()
+
+
+@look
+@given(value=ANY | damaged({"array": [0.0, 0.5], "sampling_rate": 16_000}))
+def test_what_stands_for_a_sound(folder, value):
+    wave = expected(lambda: load_sound(value, folder))
+    assert wave is None or wave.dtype == np.float32 and wave.size and np.isfinite(wave).all()
+
+
+@functools.cache
+def filmed(kind):
+    av, buffer = pytest.importorskip("av"), io.BytesIO()
+    with av.open(buffer, "w", format=kind) as container:
+        stream = container.add_stream("mpeg4" if kind != "gif" else "gif", rate=4)
+        stream.width, stream.height, stream.pix_fmt = 16, 16, "yuv420p" if kind != "gif" else "rgb8"
+        frames = [av.VideoFrame.from_ndarray(np.full((16, 16, 3), 80 * n, np.uint8), format="rgb24") for n in range(3)]
+        for frame in (*frames, None):
+            container.mux(stream.encode(frame))
+    return buffer.getvalue()
+
+
+@look
+@given(data=st.data())
+def test_clips(folder, data):
+    content = data.draw(spoiled([filmed(kind) for kind in ("mp4", "avi", "matroska", "mpegts", "gif")]))
+    clip = expected(lambda: load_clip(content, folder, rate=2, max_frames=2))
+    assert clip is None or 0 < len(clip.frames) == len(clip.seconds) <= 2 and clip.frames.dtype == np.uint8
+
+
+@look
+@given(value=ANY | st.fixed_dictionaries({"array": st.just(np.zeros((2, 4, 4, 3), np.uint8)) | ANY, "fps": PLAIN}))
+def test_what_stands_for_a_clip(folder, value):
+    clip = expected(lambda: load_clip(value, folder))
+    assert clip is None or 0 < len(clip.frames) == len(clip.seconds) <= 32
 
 
 @look
