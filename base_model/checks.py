@@ -26,3 +26,14 @@ def require_numbers(**fields: Any) -> None:
     for name, value in fields.items():
         if type(value) not in (int, float) or not math.isfinite(value):
             raise BadInput(f"{name} is a number, not {value!r:.40}")
+
+
+def require_flags(**fields: Any) -> None:
+    """Checks switches.
+
+    Raises:
+        BadInput: naming the first field that is neither true nor false.
+    """
+    for name, value in fields.items():
+        if type(value) is not bool:
+            raise BadInput(f"{name} is true or false, not {value!r:.40}")

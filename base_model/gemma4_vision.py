@@ -10,7 +10,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from base_model.checks import require_numbers, require_whole
+from base_model.checks import require_flags, require_numbers, require_whole
 from base_model.clipped import ClippedLinear
 from base_model.config import ModelConfig
 from base_model.layers import RMSNorm, constant, matmul, param, rms_norm, rotate
@@ -61,6 +61,7 @@ class Gemma4VisionConfig:
             head_dim=self.head_dim, mlp_dim=self.mlp_dim, places=self.places, max_soft_tokens=self.max_soft_tokens,
         )  # fmt: skip
         require_numbers(rope_theta=self.rope_theta, norm_epsilon=self.norm_epsilon)
+        require_flags(clipped=self.clipped, standardised=self.standardised)
         if self.head_dim % 4:
             raise BadInput(f"head_dim must be a multiple of 4 for positions on two axes, not {self.head_dim}")
 

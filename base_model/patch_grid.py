@@ -1,34 +1,34 @@
 """Pictures of any shape as patches: resized to the largest grid that a budget of soft tokens allows, and cut up."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32, Int, UInt8
+from jaxtyping import Bool, Float, Float32, Int, UInt8
 from PIL import Image
 
 from training.errors import BadInput
 
 
 class Patches(NamedTuple):
-    """Patches of pictures, and where they stand.
+    """Patches of pictures, and where they stand: NumPy's arrays on the host, JAX's on devices.
 
     Attributes:
         pixels: rows, columns and colours of each patch one after another, as bytes or as fractions of 255.
         positions: column and row of each patch, -1 and -1 where there is none.
     """
 
-    pixels: UInt8[Array, "*N P M"] | Float[Array, "*N P M"]
-    positions: Int[Array, "*N P 2"]
+    pixels: UInt8[Any, "*N P M"] | Float[Any, "*N P M"]
+    positions: Int[Any, "*N P 2"]
 
     @property
-    def valid(self) -> Bool[Array | np.ndarray, "*N P"]:
+    def valid(self) -> Bool[Any, "*N P"]:
         """Which patches are there."""
         return self.positions[..., 0] >= 0
 
     @property
-    def fractions(self) -> Float32[Array | np.ndarray, "*N P M"]:
+    def fractions(self) -> Float32[Any, "*N P M"]:
         """Pixels from 0 to 1."""
         return self.pixels / jnp.float32(255) if self.pixels.dtype == jnp.uint8 else self.pixels
 

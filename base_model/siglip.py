@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Float32, UInt8
+from jaxtyping import Array, Float, Float32, UInt8
 
 from base_model.biased import LayerNorm, Linear
 from base_model.checks import require_numbers, require_whole
@@ -135,10 +135,10 @@ class Siglip(nnx.Module):
 
     def __call__(
         self, images: UInt8[Array, "N H W 3"] | Float32[Array, "N H W 3"]
-    ) -> tuple[Float[Array, "N S D"], Bool[Array, "N S"]]:
+    ) -> tuple[Float[Array, "N S D"], None]:
         """Soft tokens of each picture; all of them count."""
         x, grid = self.encode(images), self.vision.grid
         square = self.vision.side // grid
         pooled = x.reshape(-1, grid, square, grid, square, self.vision.width).mean((2, 4))
-        soft = matmul(self.soft_norm(pooled), self.project[...], self.dtype).reshape(len(images), grid**2, -1)
-        return soft, jnp.ones(soft.shape[:2], bool)
+        soft = matmul(self.soft_norm(pooled), self.project[...], self.dtype)
+        return soft.reshape(len(images), grid**2, -1), None
