@@ -128,62 +128,6 @@ def test_a_failed_gate_stops_the_run_and_loses_nothing(command, run, tmp_path):
     assert (last["event"], last["outcome"]) == ("base gated", "fail"), "the base was asked first, by this policy"
 
 
-def test_a_failed_checkpoint_is_looked_at_and_waived(command, run, tmp_path, capsys):
-    hopeless = policy(tmp_path, ceilings={"all": {"emt": 1e-6}})
-    assert command("safety", "gate", hopeless, "stage=base", out=run)[0] == 3, "a base model stays where it is"
-    assert command("safety", "gate", hopeless, "stage=sft", out=run)[0] == 4, "no parent to compare with"
-
-    def say(*words):
-        code = cli.main(["safety", "quarantine", *words])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    code, out, _ = say("list", str(run))
-    assert code == 0 and "base: failed: absolute/all/emt (fail)" in out and "sft: inconclusive" in out
-    code, out, _ = say("show", str(run), "base")
-    assert code == 0 and "fail           absolute/all/emt" in out and "its worst replies:" in out
-    code, _, err = say("waive", str(run), "base")
-    assert code == 2 and "a waiver needs a reason" in err
-    assert say("waive", str(run), "nowhere", "reason=x")[0] == 2
-    assert say("waive", str(run), "sft", "reason=x")[0] == 5, "it broke before it measured"
-    code, out, _ = say("waive", str(run), "base", "reason=a toy <b>")
-    assert code == 0 and "every later report says so: a toy <b>" in out
-    assert say("list", str(run))[1].startswith("base: waived: a toy <b>")
-    # The run goes on where it was stopped, and what is made from the base says from what.
-    assert command("safety", "gate", hopeless, "stage=base", out=run)[0] == 0
-    assert load(run / "base" / "gate").outcome == "waived", "not measured again"
-    assert command("safety", "gate", hopeless, "stage=sft", out=run)[0] == 3
-    assert load(run / "sft" / "gate").waivers[0].reason == "a toy <b>"
-    assert say("waive", str(run), "sft", "reason=likewise")[0] == 0 and (run / "sft" / "checkpoint").exists()
-    assert cli.main(["report", str(run)]) == 0
-    page = (run / "report.html").read_text()
-    assert "Made from a checkpoint of Base model whose gate was waived: a toy &lt;b&gt;" in page
-    events = [event["event"] for event in ledger.verify(run / "ledger.jsonl")]
-    assert events[-3:] == ["base waived", "sft gated", "sft waived"]
-
-
-def test_a_gate_folder_that_was_deleted_starts_no_new_count(command, run, tmp_path):
-    shutil.rmtree(run / "base" / "gate")
-    other = policy(tmp_path, seed=450)
-    code, line = command("safety", "gate", other, "stage=base", out=run)
-    assert code == 4 and "the seeds are 449, 450" in line and load(run / "base" / "gate").attempt == 2
-
-
-def test_too_few_prompts_for_a_margin(command, run, tmp_path):
-    code, line = command("safety", "gate", policy(tmp_path, parent_margin={"emt": 0.05}), "stage=base", out=run)
-    assert code == 4 and "needs 99 prompts at 80 % power" in line and "there are 16; give 83 more" in line
-
-
-def test_gate_prompts_that_ppo_trains_on_are_refused(command, run, tmp_path):
-    shutil.rmtree(run / "base" / "gate")
-    path = tmp_path / "ppo.jsonl"
-    turn = {"role": "user", "content": [{"type": "text", "text": "You are  an idiot"}]}
-    path.write_text(json.dumps({"prompt": [turn], "source": "x"}) + "\n")
-    code, line = command("safety", "gate", "stage=base", f"data.ppo_prompts={path}", out=run)
-    assert code == 2 and "1 gate prompts are among the prompts that PPO trains on" in line and "own-0" in line
-    assert not (run / "base" / "gate").exists()
-
-
 def test_what_cannot_be_decided_is_no_pass(command, run, tmp_path):
     # Replies longer than the model's context: the evaluation breaks, and that is no verdict to go on with.
     broken = policy(tmp_path, max_new_tokens=600)
