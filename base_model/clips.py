@@ -82,16 +82,17 @@ def sample(shown: Float[np.ndarray, " frames"], *, rate: float, max_frames: int)
 
 
 def _from_array(array: Any, fps: Any, rate: float, max_frames: int) -> Clip:
-    frames = np.asarray(array) if isinstance(array, np.ndarray) else np.zeros(0)
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not frames.size:
-        given = f"{frames.dtype} {list(frames.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
-        raise BadInput(f"a clip given as an array is uint8 [frames, height, width, 3], not {given}")
+    wanted = "a clip given as an array is uint8 [frames, height, width, 3]"
+    if not isinstance(array, np.ndarray):
+        raise BadInput(f"{wanted}, not {type(array).__name__}")
+    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3 or not array.size:
+        raise BadInput(f"{wanted}, not {array.dtype} {list(array.shape)}")
     if type(fps) not in (int, float) or not 1e-3 <= fps <= 1e3:
         raise BadInput(f"a clip given as an array needs its fps, frames a second, and has {fps!r:.40}")
-    shown = np.arange(len(frames)) / fps
-    _require_limits(shown[-1], frames.shape[1] * frames.shape[2], "a clip given as an array")
+    shown = np.arange(len(array)) / fps
+    _require_limits(shown[-1], array.shape[1] * array.shape[2], "a clip given as an array")
     chosen = sample(shown, rate=rate, max_frames=max_frames)
-    return Clip(frames[chosen], shown[chosen])
+    return Clip(array[chosen], shown[chosen])
 
 
 def _from_pictures(pictures: Any, seconds: Any, folder: Path, most: int) -> Clip:
