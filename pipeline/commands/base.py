@@ -49,6 +49,7 @@ class BaseGenerate:
         image: a picture in front of it, or "".
         video: a clip in front of it, or "".
         audio: a sound in front of it, or "".
+        image_tokens: soft tokens that the picture may take, from 70 to 1120 (Gemma 4); 0 leaves the model's budget.
         checkpoint: folder of the model; "shipped" is the tiny base model.
         max_new_tokens: length of a reply.
         temperature: 0 takes the most likely token.
@@ -61,6 +62,7 @@ class BaseGenerate:
     image: str = ""
     video: str = ""
     audio: str = ""
+    image_tokens: int = 0
     checkpoint: str = "shipped"
     max_new_tokens: int = 40
     temperature: float = 0.8
@@ -140,15 +142,19 @@ def pretrain(config: BasePretrain) -> None:
 
 def generate(config: BaseGenerate) -> None:
     """Prints the replies."""
+    from dataclasses import replace
     from pathlib import Path
 
     from base_model import checkpoint
     from base_model.chat import messages_to_segments
     from base_model.generate import generate as draw
+    from base_model.image_budget import with_image_budget
     from base_model.interleave import interleave
     from base_model.sampling import SamplingConfig
 
     model = checkpoint.load(_folder(config.checkpoint))
+    if config.image_tokens:
+        model = replace(model, config=with_image_budget(model.config, config.image_tokens))
     media = {"image": config.image, "video": config.video, "audio": config.audio}
     content = [{"type": kind, kind: str(Path(path).absolute())} for kind, path in media.items() if path]
     messages = [{"role": "user", "content": [*content, {"type": "text", "text": config.prompt}]}]
