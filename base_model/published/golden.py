@@ -20,6 +20,9 @@ from training.errors import BadInput
 # A label that is not counted.
 IGNORED = -100
 
+# Arguments with a figure for each token.
+BATCH = ("input_ids", "attention_mask", "position_ids", "labels")
+
 # Quantities with a figure for each token, padding among them.
 BY_TOKEN = ("logits", "prefill_logits", "hidden/")
 
@@ -77,7 +80,7 @@ def differences(folder: Path) -> Iterator[Difference]:
                 prefill, steps = read_in_parts(structure, params, found["hidden/00"], own, later)
                 picked = chosen(steps, control_tokens(description))
                 found |= {"prefill_logits": prefill, "step_logits": steps, "new_tokens": picked}
-            if "loss" in case.stored:
+            if {"loss", "in/labels"} <= case.stored.keys():
                 labels = np.full_like(rows.tokens, IGNORED)
                 labels[case.rows, : case.width] = case.stored["in/labels"]
                 again, _ = abstract_model(config, places, remat=True)
@@ -111,7 +114,10 @@ def read_golden(path: Path) -> list[Case]:
     cases: list[Case] = []
     for name, stored in found.items():
         first = cases[-1].rows.stop if cases else 0
-        count, width = stored["in/input_ids"].shape
+        shapes = {stored[f"in/{what}"].shape for what in BATCH if f"in/{what}" in stored}
+        if len(shapes) != 1 or len(shape := shapes.pop()) != 2:
+            raise BadInput(f"{path}: {', '.join(BATCH)} of {name} should be of one shape, rows x tokens")
+        count, width = shape
         cases.append(Case(name, stored, slice(first, first + count), width))
     if not cases:
         raise BadInput(f"{path} holds no case: an array named <case>/in/input_ids is wanted")

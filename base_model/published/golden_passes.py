@@ -34,7 +34,7 @@ def look_inside(structure: nnx.GraphDef, params: Any, rows: Rows, media: Media) 
 
 @partial(jax.jit, static_argnums=0)
 def read_in_parts(
-    structure: nnx.GraphDef, params: Any, x: Float[Array, "B T D"], rows: Rows, later: Int[np.ndarray, "B N"]
+    structure: nnx.GraphDef, params: Any, x: Float[Array, "B T D"], rows: Rows, later: Int[Array, "B N"]
 ) -> tuple[Float[Array, "B T V"], Float[Array, "B N V"]]:
     """Logits of prompts read at once, and those from which each of some later tokens, read one by one, was chosen.
 
@@ -66,7 +66,7 @@ def chosen(logits: Float[Array, "B N V"], unwanted: tuple[int, ...]) -> Int[Arra
 
 @partial(jax.jit, static_argnums=0)
 def loss_and_gradients(
-    structure: nnx.GraphDef, params: Any, rows: Rows, media: Media, labels: Int[np.ndarray, "B T"]
+    structure: nnx.GraphDef, params: Any, rows: Rows, media: Media, labels: Int[Array, "B T"]
 ) -> tuple[Float[Array, ""], Any]:
     """Mean cross-entropy of labels that are not negative, each predicted one token before; norms of its gradients."""
 
