@@ -102,6 +102,8 @@ def test_a_frame_is_chosen_by_what_is_on_screen():
     np.testing.assert_array_equal(sample(np.array([0.0]), rate=1, max_frames=32), [0])
     np.testing.assert_array_equal(sample(np.array([0.0, 0.01]), rate=1, max_frames=32), [0])
     np.testing.assert_array_equal(sample(np.array([0.0, 5.0]), rate=1, max_frames=3), [0, 1])
+    # Times that a container rounded are still those of half a second and a second.
+    np.testing.assert_array_equal(sample(np.array([0.0, 0.5003, 1.0004]), rate=2, max_frames=4), [0, 1, 2])
 
 
 def test_stamps_are_minutes_and_seconds():
