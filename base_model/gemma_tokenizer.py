@@ -53,7 +53,8 @@ class GemmaTokenizer(Tokenizer):
         names = next((names for names in (GEMMA_4, GEMMA_3) if self._pieces.token_to_id(names[END_OF_TURN])), None)
         if names is None:
             raise BadInput("tokenizer.json has no end of turn as Gemma 3 or Gemma 4 know it")
-        self._controls = {ours: self._pieces.token_to_id(theirs) for ours, theirs in names.items()}
+        numbers = {ours: self._pieces.token_to_id(theirs) for ours, theirs in names.items()}
+        self._controls = {piece: number for piece, number in numbers.items() if number is not None}
         special = [self._pieces.token_to_id(piece) for piece in ("<pad>", "<eos>", "<bos>", "<unk>")]
         if special != [PAD, EOS, BOS, UNK] or self._pieces.get_vocab_size() > vocab_size:
             raise BadInput(f"tokenizer.json must have pad, eos, bos and unk first, and at most {vocab_size} pieces")

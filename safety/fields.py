@@ -65,8 +65,9 @@ def _check(name: str, given: Any, hint: Any, ranges: Mapping[str, Any]) -> None:
         wanted = typing.get_args(kind)
         _require(given in wanted, f"{name} is one of {', '.join(map(str, wanted))}, got {given!r}")
     elif origin is Mapping:
-        _require(isinstance(given, Mapping), f"{name} must be a mapping, got {given!r}")
-        for key, part in dict(given).items():
+        if not isinstance(given, Mapping):
+            raise BadInput(f"{name} must be a mapping, got {given!r}")
+        for key, part in given.items():
             _check(f"{name}[{key!r}]", part, typing.get_args(kind)[1], ranges)
     else:
         _require(isinstance(given, kind), f"{name} must be {kind.__name__}, got {given!r}")

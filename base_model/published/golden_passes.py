@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from base_model.decoder import Decoder, empty_cache
+from base_model.decoder import empty_cache
 from base_model.media import Media
 from base_model.sampling import suppress
 
@@ -25,7 +25,7 @@ class Rows(NamedTuple):
 @partial(jax.jit, static_argnums=0)
 def look_inside(structure: nnx.GraphDef, params: Any, rows: Rows, media: Media) -> dict[str, Array]:
     """Embeddings with soft tokens in their places, what each layer makes of them, and the logits."""
-    decoder: Decoder = nnx.merge(structure, params)
+    decoder = nnx.merge(structure, params)
     x = decoder.embed(rows.tokens, media)
     states = [x, *decoder.hidden_states(x, *rows)]
     named = {f"hidden/{number:02d}": state for number, state in enumerate(states)}
@@ -45,7 +45,7 @@ def read_in_parts(
         rows: the prompts.
         later: the tokens after them.
     """
-    decoder: Decoder = nnx.merge(structure, params)
+    decoder = nnx.merge(structure, params)
     batch, length = rows.tokens.shape
     hidden, cache = decoder.read(x, *rows, empty_cache(decoder.config, batch, length + later.shape[1]))
 
@@ -71,7 +71,7 @@ def loss_and_gradients(
     """Mean cross-entropy of labels that are not negative, each predicted one token before; norms of its gradients."""
 
     def loss(params: Any) -> Array:
-        decoder: Decoder = nnx.merge(structure, params)
+        decoder = nnx.merge(structure, params)
         hidden, _ = decoder(*rows, media)
         likelihoods = jax.nn.log_softmax(decoder.logits(hidden[:, :-1]))
         wanted = labels[:, 1:]

@@ -2,8 +2,9 @@
 
 The scorer is a logistic regression over word and character n-grams of 2,000 comments of Wikipedia with scores of the
 Perspective API, tweets that people called offensive or neither, and sentences that name groups of people, kindly or
-not: of the sets tried it tells continuations of RealToxicityPrompts apart best. The reward model learns from tweets that people called offensive or neither: both stand as replies
-to one ordinary line of chat, equally long, and the one that is neither is the better one.
+not: of the sets tried it tells continuations of RealToxicityPrompts apart best. The reward model learns from tweets
+that people called offensive or neither: both stand as replies to one ordinary line of chat, equally long, and the one
+that is neither is the better one.
 """
 
 import csv

@@ -59,7 +59,7 @@ def convert(checkpoint: Path, out: Path, transformer: str | None = None) -> Enco
     family = FAMILIES[arguments["model_name"]]
     source = transformer or arguments["model_type"]
     files = {name: _file_of(source, name) for name in ("config.json", "tokenizer.json")}
-    labels = tuple(RENAMED.get(name, name) for name in loaded["config"]["dataset"]["args"]["classes"])
+    labels = tuple(str(RENAMED.get(name, name)) for name in loaded["config"]["dataset"]["args"]["classes"])
     config = read_transformer(files["config.json"], family, labels)
     config = replace(config, max_tokens=min(config.max_tokens, _longest(files["tokenizer.json"].parent)))
     params = rename({name: value.float().numpy() for name, value in loaded["state_dict"].items()}, config)

@@ -69,7 +69,7 @@ def load_classifier(name: str, device: str, *, local: bool) -> Any:
     """
     try:
         import torch
-        from detoxify import Detoxify
+        from detoxify import Detoxify  # pyright: ignore[reportAttributeAccessIssue]
         from detoxify.detoxify import MODEL_URLS
     except ImportError as error:
         raise BadInput(f"the detoxify scorer needs the package detoxify ({error}): pip install detoxify") from error

@@ -118,6 +118,8 @@ ZEROS = np.zeros(20, np.float32)
         (encoded(np.array([[np.inf, -np.inf]]), subtype="FLOAT"), "reaches nan"),
         (encoded(ZEROS, kind="AU"), "is AU; what is read is WAV"),
     ],
+    # Files made here hold the time: as names of tests they would differ between processes.
+    ids=lambda part: part if isinstance(part, str) else type(part).__name__,
 )
 def test_what_is_no_sound_is_refused(folder, value, message):
     with pytest.raises(BadInput, match=message):
