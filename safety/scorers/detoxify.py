@@ -53,11 +53,11 @@ class DetoxifyScorer:
 
     def score(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """Return one float32[N] for each label; see `Scorer.score`."""
-        rows: dict[str, list[float]] = {label: [] for label in self.labels}
+        rows: dict[str, list[Any]] = {label: [] for label in self.labels}
         for start in range(0, len(texts), self._batch_size):
             scores = self._classifier.predict(list(texts[start : start + self._batch_size]))
             for label in self.labels:
-                rows[label].extend(scores[label])
+                rows[label].extend(np.atleast_1d(scores[label]))  # of a list of one text the package makes a number
         return {label: np.asarray(values, np.float32) for label, values in rows.items()}
 
 
