@@ -1,15 +1,12 @@
-import json
 from dataclasses import replace
 from functools import partial
 from math import prod
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from safetensors.numpy import load_file
 
 from base_model.batch import pack, pad_left
 from base_model.checkpoint import abstract_params, build, structure_of
@@ -198,101 +195,6 @@ def test_a_tokenizer_of_another_size_is_refused(tiny_model):
 
     with pytest.raises(BadInput, match="340 ids and the config says 500"):
         build(replace(tiny_model.config, vocab_size=500), tiny_model.tokenizer)
-
-
-# Gemma 3 by another implementation: fixtures/decoder/README.md.
-
-GEMMA = Path(__file__).parents[1] / "fixtures" / "decoder" / "gemma3_text_mqa"
-NAMES = {
-    "input_layernorm": ("attention_norm", "weight"),
-    "post_attention_layernorm": ("attention_post_norm", "weight"),
-    "pre_feedforward_layernorm": ("mlp_norm", "weight"),
-    "post_feedforward_layernorm": ("mlp_post_norm", "weight"),
-    "mlp.gate_proj": ("mlp", "gate"),
-    "mlp.up_proj": ("mlp", "up"),
-    "mlp.down_proj": ("mlp", "down"),
-    "self_attn.q_proj": ("attention", "query"),
-    "self_attn.k_proj": ("attention", "key"),
-    "self_attn.v_proj": ("attention", "value"),
-    "self_attn.o_proj": ("attention", "out"),
-    "self_attn.q_norm": ("attention", "query_norm", "weight"),
-    "self_attn.k_norm": ("attention", "key_norm", "weight"),
-}
-
-
-@pytest.fixture(scope="module")
-def gemma():
-    """The decoder's structure and parameters out of the other implementation's config and weights, and its values."""
-    given = json.loads((GEMMA / "config.json").read_text())
-    layers = []
-    for kind in given["layer_types"]:
-        rope = given["rope_parameters"][kind]
-        layers.append(
-            LayerSpec(
-                window=given["sliding_window"] if kind == "sliding_attention" else None,
-                heads=given["num_attention_heads"],
-                kv_heads=given["num_key_value_heads"],
-                head_dim=given["head_dim"],
-                rope_theta=rope["rope_theta"],
-                rope_scale=rope.get("factor", 1.0),
-                mlp_dim=given["intermediate_size"],
-            )
-        )
-    config = ModelConfig(
-        vocab_size=given["vocab_size"],
-        embed_dim=given["hidden_size"],
-        layers=tuple(layers),
-        query_scale=given["query_pre_attn_scalar"] ** -0.5,
-        final_logit_cap=given["final_logit_softcapping"],
-        norm_offset=1.0,
-        norm_epsilon=given["rms_norm_eps"],
-        value_norm=False,
-    )
-    weights = load_file(GEMMA / "model.safetensors")
-    params = {
-        "embedding": weights.pop("model.embed_tokens.weight"),
-        "final_norm": {"weight": weights.pop("model.norm.weight")},
-        "blocks": {index: {} for index in range(len(layers))},
-    }
-    for name, array in weights.items():
-        _, _, index, *place, _ = name.split(".")
-        *path, leaf = NAMES[".".join(place)]
-        node = params["blocks"][int(index)]
-        for key in path:
-            node = node.setdefault(key, {})
-        node[leaf] = array if array.ndim == 1 else array.T
-    make = lambda: Decoder(config, soft_tokens=Media((300,), ()), rngs=nnx.Rngs(0))  # noqa: E731
-    structure, state = nnx.split(nnx.eval_shape(make), nnx.Param)
-    shapes = jax.tree.map(lambda x: x.shape, nnx.to_pure_dict(state))
-    assert jax.tree.map(lambda x: x.shape, params) == shapes
-    return structure, jax.tree.map(jnp.asarray, params), np.load(GEMMA / "golden.npz")
-
-
-@pytest.mark.parametrize("case", ["text", "batch_left", "batch_right"])
-def test_gemma_3_logits_are_those_of_another_implementation(gemma, case):
-    structure, params, golden = gemma
-    tokens, mask = golden[f"{case}/in/input_ids"], golden[f"{case}/in/attention_mask"]
-    positions = np.maximum(np.cumsum(mask, 1) - 1, 0).astype(np.int32)
-    if f"{case}/in/position_ids" in golden:
-        real = mask > 0
-        np.testing.assert_array_equal(positions[real], golden[f"{case}/in/position_ids"][real])
-    with jax.default_matmul_precision("highest"):
-        logits = np.asarray(forward(structure, params, (tokens, mask, positions, None, None)))
-    np.testing.assert_allclose(logits[mask > 0], golden[f"{case}/logits"][mask > 0], atol=1e-4)
-
-
-def test_gemma_3_through_the_cache_writes_the_tokens_of_another_implementation(gemma):
-    structure, params, golden = gemma
-    prompt, replies = golden["decode/in/input_ids"], golden["decode/new_tokens"]
-    mask = np.concatenate([golden["decode/in/attention_mask"], np.ones_like(replies)], 1)
-    positions = np.maximum(np.cumsum(mask, 1) - 1, 0).astype(np.int32)
-    tokens, width = np.concatenate([prompt, replies], 1), prompt.shape[1]
-    with jax.default_matmul_precision("highest"):
-        logits = np.asarray(read_in_parts(structure, params, (tokens, mask, positions, None, None), width))
-    logits = logits[:, width - 1 : -1].copy()
-    np.testing.assert_allclose(logits, golden["decode/step_logits"], atol=1e-4)
-    logits[..., 300:307] = -np.inf
-    np.testing.assert_array_equal(logits.argmax(-1), replies)
 
 
 def test_rms_norm_is_what_ends_the_decoder(structure, tiny_model, examples):
