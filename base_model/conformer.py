@@ -5,7 +5,7 @@ Left out is the published code's clipping of activations at 1e10, which no finit
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Float32
 
-from base_model.checks import require_numbers, require_whole
+from base_model.checks import require_flags, require_numbers, require_whole
 from base_model.clipped import ClippedLinear
 from base_model.config import ModelConfig
 from base_model.layers import RMSNorm, constant, matmul, param, rms_norm
@@ -68,6 +68,7 @@ class ConformerConfig:
             window=self.window, kernel=self.kernel, output_dim=self.output_dim, max_soft_tokens=self.max_soft_tokens,
         )  # fmt: skip
         require_whole(channels=second)
+        require_flags(clipped=self.clipped)
         require_numbers(logit_cap=self.logit_cap, residual_weight=self.residual_weight, norm_epsilon=self.norm_epsilon)
         if self.bands % 4 or self.width % (2 * self.heads):
             raise BadInput(
@@ -77,10 +78,10 @@ class ConformerConfig:
 
 
 class Spectrogram(NamedTuple):
-    """Log-mel frames, and which of them are there."""
+    """Log-mel frames, and which of them are there: NumPy's arrays on the host, JAX's on devices."""
 
-    mel: Float[Array, "*N frames bands"]
-    valid: Bool[Array, "*N frames"]
+    mel: Float[Any, "*N frames bands"]
+    valid: Bool[Any, "*N frames"]
 
 
 def prepare(wave: Float32[np.ndarray, " samples"], config: ConformerConfig) -> Spectrogram:
@@ -197,7 +198,8 @@ class LightConvolution(nnx.Module):
         gated = jax.nn.glu(self.start(self.norm(x)))
         kernel = self.kernel[...]
         past = jnp.pad(gated, ((0, 0), (len(kernel) - 1, 0), (0, 0)))
-        mixed = sum(tap * past[:, start : start + x.shape[1]] for start, tap in enumerate(kernel))
+        taps = (tap * past[:, start : start + x.shape[1]] for start, tap in enumerate(kernel))
+        mixed = sum(taps, start=jnp.zeros_like(x))
         return x + self.end(jax.nn.silu(self.inner_norm(mixed)))
 
 

@@ -1,7 +1,7 @@
 """Sounds in without an encoder: each 40 ms of the wave itself is projected to a soft token (Gemma 4 unified)."""
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -37,10 +37,10 @@ class FramesConfig:
 
 
 class Frames(NamedTuple):
-    """Pieces of a wave one after another, and which of them are there."""
+    """Pieces of a wave one after another, and which of them are there: NumPy's arrays on the host, JAX's on devices."""
 
-    samples: Float[Array, "*N frames samples"]
-    valid: Bool[Array, "*N frames"]
+    samples: Float[Any, "*N frames samples"]
+    valid: Bool[Any, "*N frames"]
 
 
 def prepare(wave: Float32[np.ndarray, " samples"], config: FramesConfig) -> Frames:
