@@ -25,7 +25,7 @@ def pro() -> ModelConfig:
 
 
 def ultra() -> ModelConfig:
-    """363 billion parameters for text alone. The report says nothing of Ultra's size."""
+    """366 billion parameters for text alone. The report says nothing of Ultra's size."""
     return _dense(layers=96, embed_dim=16_384, heads=64, mlp_dim=65_536)
 
 

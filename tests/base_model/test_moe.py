@@ -27,10 +27,11 @@ def experts():
 
 def naive(module, x, mlp):
     """One token and one expert at a time."""
+    norm = lambda x, weight: np.asarray(rms_norm(jnp.asarray(x), weight, CONFIG.norm_epsilon))  # noqa: E731
     router, said = module.router, np.zeros_like(x)
-    normed = np.asarray(rms_norm(x, module.norm.weight[...], CONFIG.norm_epsilon))
+    normed = norm(x, module.norm.weight[...])
     for token in np.ndindex(x.shape[:2]):
-        seen = np.asarray(rms_norm(x[token], None, CONFIG.norm_epsilon)) * np.asarray(router.scale[...]) / 2
+        seen = norm(x[token], None) * np.asarray(router.scale[...]) / 2
         scores = np.exp(seen @ np.asarray(router.project[...]))
         probabilities = scores / scores.sum()
         chosen = np.argsort(-probabilities)[:2]
@@ -39,14 +40,14 @@ def naive(module, x, mlp):
             hidden = np.asarray(jax.nn.gelu(gate, approximate=True)) * up
             share = probabilities[expert] / probabilities[chosen].sum() * float(router.expert_scale[...][expert])
             said[token] += share * hidden @ np.asarray(module.down[...][expert])
-    post = rms_norm(said, module.post_norm.weight[...], CONFIG.norm_epsilon)
-    return np.asarray(rms_norm(mlp, module.mlp_post_norm.weight[...], CONFIG.norm_epsilon) + post)
+    return norm(mlp, module.mlp_post_norm.weight[...]) + norm(said, module.post_norm.weight[...])
 
 
 def test_the_mixture_is_that_of_each_expert_by_itself(experts):
     rng = np.random.default_rng(1)
     x, mlp = (rng.normal(size=(2, 3, 4)).astype(np.float32) for _ in range(2))
-    np.testing.assert_allclose(jax.jit(lambda *a: experts(*a))(x, mlp), naive(experts, x, mlp), atol=1e-5)
+    found = jax.jit(lambda *inputs: experts(*inputs))(x, mlp)
+    np.testing.assert_allclose(found, naive(experts, x, mlp), atol=1e-5)
 
 
 def test_only_the_chosen_experts_learn_from_a_token(experts):
