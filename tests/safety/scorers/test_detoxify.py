@@ -1,9 +1,11 @@
 """The package `detoxify` on tiny random checkpoints in its exact format, offline; skipped where it is missing."""
 
+import importlib.metadata
 import json
 import pickle
 import shutil
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from tiny_detoxify import FAMILIES, LABELS, TEXTS, build, package_logits
 
 from pipeline import cli
 from safety.scorer import Scorer, check_scores
-from safety.scorers import open_scorer
+from safety.scorers import detoxify, open_scorer
 from safety.scorers.detoxify_jax import DetoxifyJaxScorer
 from training.errors import BadInput
 
@@ -28,6 +30,28 @@ def test_without_the_package(monkeypatch, tmp_path):
         with pytest.raises(BadInput, match="needs the package detoxify .*pip install"):
             open_scorer(name)
     assert cli.main(["safety", "convert-detoxify", str(tmp_path / "a.ckpt"), str(tmp_path / "out")]) == 2
+
+
+class _Package:
+    """Answers as detoxify 0.5.4 does: a list for each label, but of a list of one text a number."""
+
+    class_names = ["toxicity", "threat"]
+    model = types.SimpleNamespace(state_dict=dict)
+
+    def predict(self, texts):
+        numbers = [len(text) / 10 for text in texts]
+        return {label: numbers if len(texts) > 1 else numbers[0] for label in self.class_names}
+
+
+def test_a_last_batch_of_one(monkeypatch, tmp_path):
+    """Every text has its score, whatever the batches leave over."""
+    monkeypatch.setattr(detoxify, "load_classifier", lambda *_, **__: _Package())
+    monkeypatch.setattr(importlib.metadata, "version", lambda package: "0.5.4")
+    (tmp_path / "a.ckpt").touch()
+    for size in (1, 2, 3, 4, 5):
+        scorer = detoxify.DetoxifyScorer(tmp_path / "a.ckpt", batch_size=size)
+        found = scorer.score(["", "a", "bb", "ccc", "dddd"])["threat"]
+        np.testing.assert_allclose(found, [0, 0.1, 0.2, 0.3, 0.4], atol=1e-6)
 
 
 @pytest.fixture(scope="module")
