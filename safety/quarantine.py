@@ -5,7 +5,7 @@ waives, and the reason for it. Verdicts on what is made from the checkpoint carr
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,13 +15,20 @@ from training.digest import folder_digest
 from training.errors import BadInput, Refused
 
 
-def waive(gate: str | os.PathLike, checkpoint: str | os.PathLike, *, reason: str) -> Verdict:
+def waive(
+    gate: str | os.PathLike,
+    checkpoint: str | os.PathLike,
+    *,
+    reason: str,
+    seal: Callable[[Verdict, Mapping[str, str]], str] | None = None,
+) -> Verdict:
     """Write a waiver of a gate's verdict in its place; the verdict itself is kept beside it.
 
     Args:
         gate: the gate folder.
         checkpoint: the checkpoint that the verdict is about.
         reason: why the checkpoint may be used.
+        seal: signs the waiver (`safety.attestation.Seal`); without it it is not signed.
 
     Raises:
         BadInput: no reason, no verdict, or one that passes or is waived already.
@@ -42,7 +49,12 @@ def waive(gate: str | os.PathLike, checkpoint: str | os.PathLike, *, reason: str
         )
     files = {name: (folder / name).read_text(encoding="utf-8") for name in EVIDENCE if name in verdict.evidence}
     own = Waiver(verdict.stage, digest, verdict.outcome, verdict_digest(folder), " ".join(reason.split()))
-    return save(replace(verdict, outcome=WAIVED, waiver=own), folder, files, attempts=verdict.attempt)
+    return save(replace(verdict, outcome=WAIVED, waiver=own), folder, files, attempts=verdict.attempt, seal=seal)
+
+
+def waivers_of(verdict: Verdict) -> tuple[Waiver, ...]:
+    """Return a verdict's waivers: its own, and those of what its checkpoint comes from."""
+    return (*verdict.waivers, *(() if verdict.waiver is None else (verdict.waiver,)))
 
 
 def inherited(gates: Iterable[str | os.PathLike]) -> tuple[Waiver, ...]:
@@ -51,8 +63,5 @@ def inherited(gates: Iterable[str | os.PathLike]) -> tuple[Waiver, ...]:
     Raises:
         BadInput: a verdict that is there cannot be read; one that is not there has no waiver.
     """
-    found: dict[Waiver, None] = {}
-    for verdict in (load(gate) for gate in gates if (Path(gate) / "verdict.json").exists()):
-        own = () if verdict.waiver is None else (verdict.waiver,)
-        found |= dict.fromkeys((*verdict.waivers, *own))
-    return tuple(found)
+    verdicts = [load(gate) for gate in gates if (Path(gate) / "verdict.json").exists()]
+    return tuple(dict.fromkeys(waiver for verdict in verdicts for waiver in waivers_of(verdict)))

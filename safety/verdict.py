@@ -2,7 +2,7 @@
 
 verdict.json lies beside the checkpoint, never inside it, and names the digest of the checkpoint's bytes. It holds no
 clock time and no path, so the same gate on the same bytes writes the same bytes. It stops accidents and silent edits of
-a checkpoint; it is not signed, so it can't stop somebody who may write to the run folder.
+a checkpoint; signed (`safety.attestation`), it also says by whose key.
 
 A checkpoint that did not pass may be waived (`safety.quarantine`): its verdict then says so, with the reason, and so
 does every verdict on what is made from it.
@@ -12,7 +12,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,10 @@ from training.files import write_whole
 SCHEMA_VERSION = 1
 
 EVIDENCE = ("report.json", "samples.jsonl", "unprompted.jsonl")
+ENVELOPE = "verdict.dsse.json"
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_OPTIONAL = {"waiver", "waivers"}
+_OPTIONAL = {"waiver", "waivers", "reward_verdict"}
 _ATTEMPT = re.compile(r"verdict-([1-9][0-9]*)\.json")
 
 
@@ -50,6 +51,7 @@ class Verdict:
         seeds: every seed used, by purpose.
         parent_verdict: digest of the parent stage's verdict.json, if there is a parent.
         base_verdict: the same of the base model's.
+        reward_verdict: the same of the reward model's, for what PPO made with it.
         attempt: 1 for the first gate in this folder, one more each time, so that reruns for a lucky seed show.
         evidence: digest of each file written beside the verdict.
         waiver: why this checkpoint may be used although its clauses do not hold; None unless the outcome is "waived".
@@ -70,6 +72,7 @@ class Verdict:
     seeds: Mapping[str, int] = field(default_factory=dict)
     parent_verdict: str | None = None
     base_verdict: str | None = None
+    reward_verdict: str | None = None
     attempt: int = 1
     evidence: Mapping[str, str] = field(default_factory=dict)
     waiver: Waiver | None = None
@@ -94,7 +97,7 @@ class Verdict:
             raise BadInput("a verdict's seeds, scorer and sampling are JSON objects")
         if not isinstance(self.attempt, int) or isinstance(self.attempt, bool) or self.attempt < 1:
             raise BadInput(f"a verdict's attempt is a whole number from 1, got {self.attempt!r}")
-        optional = (self.prompts, self.parent_verdict, self.base_verdict)
+        optional = (self.prompts, self.parent_verdict, self.base_verdict, self.reward_verdict)
         for digest in (self.checkpoint, self.policy, *(d for d in optional if d is not None), *self.evidence.values()):
             if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
                 raise BadInput(f"wanted a digest such as sha256:<64 hex digits>, got {digest!r}")
@@ -119,7 +122,7 @@ class Verdict:
         """Return the content of verdict.json."""
         values = asdict(self) | {"clauses": [clause._asdict() for clause in self.clauses]}
         values |= {"waiver": self.waiver and self.waiver._asdict(), "waivers": [w._asdict() for w in self.waivers]}
-        # What nobody waived says nothing of waivers.
+        # What nobody waived says nothing of waivers, and what no reward model made nothing of one.
         values = {name: value for name, value in values.items() if name not in _OPTIONAL or value}
         return json.dumps(values, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
@@ -133,7 +136,14 @@ def reasons_of(clauses: Sequence[Clause]) -> tuple[str, ...]:
     return tuple(f"{clause.name} ({clause.outcome}): {clause.reason}" for clause in open_)
 
 
-def save(verdict: Verdict, folder: str | os.PathLike, files: Mapping[str, str], *, attempts: int = 0) -> Verdict:
+def save(
+    verdict: Verdict,
+    folder: str | os.PathLike,
+    files: Mapping[str, str],
+    *,
+    attempts: int = 0,
+    seal: Callable[[Verdict, Mapping[str, str]], str] | None = None,
+) -> Verdict:
     """Write a verdict and its evidence into a gate folder and return the verdict as written.
 
     An earlier verdict there is kept as verdict-1.json, verdict-2.json, ... with its evidence renamed likewise, and the
@@ -144,6 +154,7 @@ def save(verdict: Verdict, folder: str | os.PathLike, files: Mapping[str, str], 
         folder: <stage>/gate.
         files: content of each evidence file by name, one of EVIDENCE.
         attempts: how many there were by a record outside the folder, which may have lost some.
+        seal: makes the envelope (`safety.attestation.Seal`); without it the verdict is not signed.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -152,36 +163,46 @@ def save(verdict: Verdict, folder: str | os.PathLike, files: Mapping[str, str], 
     if (folder / "verdict.json").exists():
         last += 1
         # The verdict last: while it stands, a crash in between is one after which this goes on where it was.
-        for name in (*EVIDENCE, "verdict.json"):
+        for name in (*EVIDENCE, ENVELOPE, "verdict.json"):
             path = folder / name
             if path.exists():
-                path.rename(path.with_name(f"{path.stem}-{last}{path.suffix}"))
-    for name in EVIDENCE:  # of an attempt that was killed before it had a verdict
+                stem, dot, suffixes = name.partition(".")
+                path.rename(path.with_name(f"{stem}-{last}{dot}{suffixes}"))
+    for name in (*EVIDENCE, ENVELOPE):  # of an attempt that was killed before it had a verdict
         (folder / name).unlink(missing_ok=True)
     for name, content in files.items():
         write_whole(folder / name, content)
     evidence = {name: bytes_digest(content.encode()) for name, content in files.items()}
     verdict = replace(verdict, attempt=max(last, attempts) + 1, evidence=evidence)
-    # The one place that writes a verdict: a signature of these bytes belongs here, beside the file.
+    if seal is not None:
+        write_whole(folder / ENVELOPE, seal(verdict, files))
     write_whole(folder / "verdict.json", verdict.to_json())
     return verdict
 
 
 def load(path: str | os.PathLike) -> Verdict:
-    """Read a verdict.json (or the one in a gate folder).
+    """Read a verdict.json (or the one in a gate folder), signed or not.
 
     Raises:
         BadInput: missing, not JSON, fields missing or unknown, or contradicting itself.
     """
     path = _verdict_file(path)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        return verdict_from(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError, BadInput) as error:
         raise BadInput(f"cannot read the verdict {path}: {error}") from error
+
+
+def verdict_from(values: Any) -> Verdict:
+    """Return the verdict that a JSON value holds.
+
+    Raises:
+        BadInput: fields missing or unknown, or contradicting itself.
+    """
     names = {item.name for item in fields(Verdict)}
     if not isinstance(values, dict) or not names - _OPTIONAL <= set(values) <= names:
         got = sorted(values) if isinstance(values, dict) else type(values).__name__
-        raise BadInput(f"{path} is not a verdict: wanted exactly the fields {sorted(names)}, got {got}")
+        raise BadInput(f"it is not a verdict: wanted exactly the fields {sorted(names)}, got {got}")
     try:
         clauses = tuple(_clause(**clause) for clause in values["clauses"])
         waiver = None if values.get("waiver") is None else waiver_from(values["waiver"])
@@ -189,7 +210,7 @@ def load(path: str | os.PathLike) -> Verdict:
         parts = {"clauses": clauses, "reasons": tuple(values["reasons"]), "waiver": waiver, "waivers": waivers}
         return Verdict(**values | parts)
     except (TypeError, AttributeError, BadInput) as error:
-        raise BadInput(f"{path} is not a valid verdict: {error}") from error
+        raise BadInput(f"it is not a valid verdict: {error}") from error
 
 
 def _clause(
