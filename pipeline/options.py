@@ -223,6 +223,8 @@ def _build(
         namespace = parser.parse_object(nested)
     except argparse.ArgumentError as error:
         raise BadInput(_explain(str(error), values, kinds, origin)) from error
+    except OverflowError as error:  # JSON and YAML know whole numbers beyond any float
+        raise BadInput(f"an option is a number that is too large: {error}") from error
     try:
         built = parser.instantiate(namespace)
         return config_class(**{name: built[name] for name in kinds if "." not in name})

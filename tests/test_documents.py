@@ -102,7 +102,7 @@ def test_command_lines_parse(line: str, folder: Path) -> None:
 
 def test_documents_show_every_command() -> None:
     assert LINES
-    rows = re.findall(r"^\| `theodolite ([\w ]+)` \| (.*) \|$", read("docs/commands.md"), re.MULTILINE)
+    rows = re.findall(r"^\| `theodolite ([\w -]+)` \| (.*) \|$", read("docs/commands.md"), re.MULTILINE)
     assert dict(rows) == {name: command.help for name, command in COMMANDS.items()}
     shown = {cli._choose(shlex.split(line, comments=True)[1:])[0] for line in LINES if "--help" not in line}
     assert shown == set(COMMANDS)

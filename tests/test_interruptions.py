@@ -141,7 +141,8 @@ def test_a_full_disk_and_then_room(world, tmp_path, program):
     done = subprocess.run(script, **{**program, "env": environ}, check=False)
     found = {path.name: path.read_text() for path in notes.iterdir()}
     assert found["full"] == "1\n", found.get("errors", done.stderr)
-    assert only_line(found["errors"]).startswith("theodolite: the disk takes no more: No space left on device.")
+    said = only_line(found["errors"])
+    assert said.startswith("theodolite: the disk takes no more") and ": No space left on device. Make room" in said
     assert found["changed"] == "" and "crash.txt" not in found["there"] and "checkpoint\n" not in found["there"]
     assert found["roomy"] == "0\n" and "checkpoint\n" in found["done"]
 

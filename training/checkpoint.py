@@ -3,11 +3,13 @@
 import errno
 import gc
 import hashlib
+import inspect
 import json
 import logging
 import os
 import shutil
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -110,7 +112,8 @@ def _require_room(folder: Path, tree: Any) -> None:
     Raises:
         OSError: ENOSPC.
     """
-    if sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) > shutil.disk_usage(folder).free:
+    # Beside its bytes each array has a description, in blocks of a file system.
+    if sum(leaf.nbytes + 4096 for leaf in jax.tree.leaves(tree)) > shutil.disk_usage(folder).free:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
@@ -136,15 +139,30 @@ def _read(restore: Callable[[], Any], problem: str, *, advice: str = "") -> Any:
         return restore()
     except Exception as error:  # orbax raises a bare Exception for truncated data
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-    # After one failed read orbax drops the others unfinished, and each would print a traceback of its own when it is
-    # collected. That happens here, once the traceback that holds them is gone, and in silence.
+    _collect_unfinished_reads()
+    raise BadInput(f"{problem}: {reason}{advice}")
+
+
+def _collect_unfinished_reads(*, seconds: float = 5.0) -> None:
+    """Collects, in silence, the reads that orbax drops unfinished beside one that failed.
+
+    Each would print a traceback of its own whenever Python came upon it. Those whose bytes are still under way are held
+    by a thread of tensorstore, for as long as that takes.
+    """
     complain, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    end = time.monotonic() + seconds
     try:
         with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
             gc.collect()
+            while _unfinished_reads() and time.monotonic() < end:
+                time.sleep(0.01)
+                gc.collect()
     finally:
         sys.unraisablehook = complain
-    raise BadInput(f"{problem}: {reason}{advice}")
+
+
+def _unfinished_reads() -> bool:
+    return any(inspect.iscoroutine(each) and "orbax" in each.cr_code.co_filename for each in gc.get_objects())
 
 
 def write_json(path: Path, value: Any) -> None:
