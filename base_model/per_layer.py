@@ -1,12 +1,14 @@
 """Embeddings of their own for every layer (Gemma 4 E2B and E4B): a table too large to pass through each, read once."""
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from base_model.config import ModelConfig
 from base_model.layers import RMSNorm, matmul, param
+from base_model.tokenizer import PAD
 
 
 class PerLayerEmbedding(nnx.Module):
@@ -28,7 +30,10 @@ class PerLayerEmbedding(nnx.Module):
             tokens: ids; where a soft token stands, the padding.
         """
         shape = (*tokens.shape, -1, self.width)
-        known = self.table[...][tokens].reshape(shape) * self.width**0.5
+        known = self.table[...][tokens]
+        # The row of the padding, which soft tokens share, is fixed in the published models and learns nothing.
+        known = jnp.where((tokens == PAD)[..., None], jax.lax.stop_gradient(known), known).reshape(shape)
+        known = known * self.width**0.5
         seen = matmul(x, self.project[...], self.dtype).reshape(shape) * x.shape[-1] ** -0.5
         return (self.norm(seen) + known) * 2**-0.5
 

@@ -101,7 +101,8 @@ def read_golden(path: Path) -> list[Case]:
         BadInput: when the file is missing or damaged, or holds no case.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here, for NumPy leaves a file that is no archive open.
+        with path.open("rb") as content, np.load(content, allow_pickle=False) as file:
             names = [name.split("/", 1) for name in file.files if "/" in name]
             found: dict[str, dict[str, np.ndarray]] = {case: {} for case, name in names if name == "in/input_ids"}
             for case, name in names:
