@@ -22,8 +22,10 @@ def write(name: str, figures: Mapping[str, Any]) -> Path:
     """Writes the figures with the machine, the versions and the command that gave them."""
     path = RESULTS / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
+    # Where somebody keeps things is nobody's business: of an absolute path the last name stays.
+    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
     content = {
-        "command": shlex.join(["python", f"benchmarks/{name}.py", *sys.argv[1:]]),
+        "command": shlex.join(["python", f"benchmarks/{name}.py", *words]),
         "machine": {"cpu": cpu_name(), "cores": os.cpu_count(), "system": platform.system()},
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in VERSIONS}},
         **figures,
