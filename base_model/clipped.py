@@ -8,6 +8,8 @@ from jaxtyping import Array, Float
 
 from base_model.layers import constant, matmul, param
 
+LARGEST = float(jnp.finfo(jnp.float32).max)
+
 
 class ClippedLinear(nnx.Module):
     """clip(clip(x, input bounds) @ kernel, output bounds); with `clipped=False` the plain product.
@@ -24,11 +26,11 @@ class ClippedLinear(nnx.Module):
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
-        """Fan-in initialisation and infinite bounds."""
+        """Fan-in initialisation, and bounds that no activation reaches: infinite ones would be no finite parameters."""
         self.kernel = param(rngs.params(), shape, axes, shape[0] ** -0.5)
         if clipped:
-            self.input_min, self.output_min = (constant(-float("inf"), (), ()) for _ in range(2))
-            self.input_max, self.output_max = (constant(float("inf"), (), ()) for _ in range(2))
+            self.input_min, self.output_min = (constant(-LARGEST, (), ()) for _ in range(2))
+            self.input_max, self.output_max = (constant(LARGEST, (), ()) for _ in range(2))
         self.clipped, self.dtype = clipped, dtype
 
     def __call__(self, x: Float[Array, "... N"]) -> Float[Array, "... M"]:

@@ -127,16 +127,7 @@ class GemmaTokenizer(Tokenizer):
         """A line's end stands behind the end of a turn."""
         return self.encode("\n")
 
-    def encode(self, text: str) -> list[int]:
-        """The ids of a text; control tokens that it spells are ordinary characters.
-
-        Raises:
-            BadInput: for half a surrogate pair, which JSON can spell and UTF-8 cannot.
-        """
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise BadInput(f"a text holds half a surrogate pair at character {error.start}: {text[:40]!a}") from error
+    def _ids(self, text: str) -> list[int]:
         return self._pieces.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Iterable[int]) -> str:

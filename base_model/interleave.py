@@ -138,7 +138,7 @@ def require_fits(example: Example, length: int, option: str) -> Example:
     return example
 
 
-def require_slots(media: Sequence[Media], slots: Media | None) -> None:
+def require_slots(media: Sequence[Media], slots: tuple[int, int] | None) -> None:
     """Says which option would make room for the media of a row; None sets no limit.
 
     Raises:

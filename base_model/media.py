@@ -24,7 +24,7 @@ class Media(NamedTuple):
     sounds: Any = None
 
 
-NO_MEDIA, NO_SLOTS, NOTHING = Media((), ()), Media(0, 0), Media()
+NO_MEDIA, NOTHING = Media((), ()), Media()
 
 
 def count(row: Sequence[Media]) -> Media:
@@ -32,7 +32,7 @@ def count(row: Sequence[Media]) -> Media:
     return Media(*(len(items) for (items,) in _by_sort([row])))
 
 
-def room(rows: Sequence[Sequence[Media]], *, at_least: Media = NOTHING, slots: Media = NO_SLOTS) -> Media:
+def room(rows: Sequence[Sequence[Media]], *, at_least: Media = NOTHING, slots: tuple[int, int] = (0, 0)) -> Media:
     """Shapes [slots, ...] in which the media of each of these rows fit.
 
     A program is compiled for each further shape: batches that share one are given the room of all of them.
@@ -87,19 +87,20 @@ def _by_sort(rows: Sequence[Sequence[Media]]) -> list[list[list[Inputs]]]:
 
 
 def _room(rows: list[list[Inputs]], at_least: Inputs | None, slots: int) -> Inputs | None:
-    def in_slots(row: list[Inputs]) -> Inputs:
-        count = max(slots, len(row))
-        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), _widest(row))
-
-    wanted = [in_slots(row) for row in rows if row] + ([] if at_least is None else [at_least])
-    return _widest(wanted) if wanted else None
+    items = [item for row in rows for item in row]
+    if not items:
+        return at_least
+    fullest = max(slots, *map(len, rows))
+    wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((fullest, *leaf.shape), leaf.dtype), _widest(items))
+    return wanted if at_least is None else _widest([wanted, at_least])
 
 
 def _widest(trees: Sequence[Inputs]) -> Inputs:
     """The smallest shapes in which each of these trees fits."""
 
     def largest(*leaves: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(tuple(np.max([leaf.shape for leaf in leaves], 0).tolist()), leaves[0].dtype)
+        shapes = {leaf.shape for leaf in leaves}
+        return jax.ShapeDtypeStruct(tuple(map(max, *shapes)) if len(shapes) > 1 else shapes.pop(), leaves[0].dtype)
 
     return jax.tree.map(largest, *trees)
 

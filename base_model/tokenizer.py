@@ -122,11 +122,6 @@ class Tokenizer:
         return self.control(END_OF_TURN)
 
     @property
-    def image_token(self) -> int:
-        """The id that holds the place of one soft token of a picture."""
-        return self.control("<image_soft_token>")
-
-    @property
     def soft_tokens(self) -> Media:
         """The ids that hold the places of soft tokens."""
         image, audio, video = (self.control(piece) for piece in SOFT)
@@ -153,6 +148,9 @@ class Tokenizer:
             text.encode()
         except UnicodeEncodeError as error:
             raise BadInput(f"a text holds half a surrogate pair at character {error.start}: {text[:40]!a}") from error
+        return self._ids(text)
+
+    def _ids(self, text: str) -> list[int]:
         return self._pieces.encode(text)
 
     def decode(self, ids: Iterable[int]) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ from jax.sharding import Mesh
 from base_model.batch import Batch, pad_left
 from base_model.generate import reply_keys
 from base_model.interleave import Example
-from base_model.media import room
+from base_model.media import Media, room
 from base_model.sampling import Samples, SamplingConfig, sample
 from ppo.config import PPOConfig
 from ppo.rollout import Models, Rollout, ScoreStatistics, assess, join, reward_scores
@@ -70,13 +71,17 @@ class RolloutWorker:
 
     def _draw_prompts(self, index: int) -> tuple[Batch, np.ndarray]:
         """Prompts of a rollout, left-padded, and the numbers of its episodes, from which their random keys follow."""
-        # One width and one room for media for all rollouts: every further shape would compile everything again.
-        longest = max(len(prompt) for prompt in self.prompts)
-        width = min(-(-longest // 16) * 16, self.config.max_prompt_length)
-        media = room([[prompt.media] for prompt in self.prompts])
+        width, media = self._shape
         chosen = batch_indices(index, count=len(self.prompts), batch_size=self.episodes, seed=self.config.seed)
         batch = pad_left([self.prompts[i] for i in chosen], width, media)
         return shard_batch(batch, self.mesh), np.arange(index * self.episodes, (index + 1) * self.episodes)
+
+    @cached_property
+    def _shape(self) -> tuple[int, Media]:
+        """One width and one room for media for all rollouts: every further shape would compile everything again."""
+        longest = max(len(prompt) for prompt in self.prompts)
+        width = min(-(-longest // 16) * 16, self.config.max_prompt_length)
+        return width, room([[prompt.media] for prompt in self.prompts])
 
     def _answer(self, policy: Any, prompts: Batch, numbers: np.ndarray, *, stream: int) -> Samples:
         keys = reply_keys(jax.random.fold_in(jax.random.key(self.config.seed), stream), numbers, 1)

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from base_model.media import Media
 from training.config import TrainingConfig
 from training.errors import BadInput
 
@@ -39,6 +38,6 @@ class RewardConfig(TrainingConfig):
             raise BadInput(f"label_smoothing must be at least 0 and below 0.5, not {self.label_smoothing}")
 
     @property
-    def slots(self) -> Media:
+    def slots(self) -> tuple[int, int]:
         """Pictures and sounds of a packed row."""
-        return Media(self.max_images, self.max_sounds)
+        return self.max_images, self.max_sounds

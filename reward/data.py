@@ -8,7 +8,6 @@ from typing import Any
 from base_model.chat import messages_to_segments, reply_messages
 from base_model.checkpoint import LanguageModel
 from base_model.interleave import Example, interleave, kinds, require_fits, require_slots
-from base_model.media import Media
 from training.dataset import Row, convert_rows
 from training.errors import BadInput
 
@@ -46,7 +45,7 @@ def preference_pairs(
     model: LanguageModel,
     *,
     max_length: int,
-    slots: Media | None = None,
+    slots: tuple[int, int] | None = None,
     on_bad_row: str = "stop",
 ) -> list[Pair]:
     """Rows with `chosen` and `rejected` (and `prompt`, unless they are whole conversations or transcripts) as pairs.

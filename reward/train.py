@@ -18,7 +18,7 @@ from base_model import checkpoint
 from base_model.batch import Batch, pack
 from base_model.checkpoint import LanguageModel, structure_of
 from base_model.interleave import digest
-from base_model.media import Media, count, room
+from base_model.media import count, room
 from reward.config import RewardConfig
 from reward.data import Pair, preference_pairs
 from reward.evaluation import evaluate_pairs
@@ -85,7 +85,7 @@ class RewardTrainer:
         self._pairs = self._read(train_dataset, slots=args.slots)
         self._held_out = self._read(eval_dataset) if eval_dataset is not None else []
 
-    def _read(self, data: Dataset, *, slots: Media | None = None) -> list[Pair]:
+    def _read(self, data: Dataset, *, slots: tuple[int, int] | None = None) -> list[Pair]:
         bad = self.args.on_bad_row
         rows = read_rows(data, on_bad_row=bad) if isinstance(data, (str, Path)) else data
         return preference_pairs(rows, self.model, max_length=self.args.max_length, slots=slots, on_bad_row=bad)

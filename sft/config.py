@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from base_model.media import Media
 from training.config import TrainingConfig
 
 
@@ -34,6 +33,6 @@ class SFTConfig(TrainingConfig):
         self.require_positive("max_length", "max_images", "max_sounds")
 
     @property
-    def slots(self) -> Media:
+    def slots(self) -> tuple[int, int]:
         """Pictures and sounds of a packed row."""
-        return Media(self.max_images, self.max_sounds)
+        return self.max_images, self.max_sounds

@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from base_model.chat import messages_to_segments, reply_messages
 from base_model.checkpoint import LanguageModel
 from base_model.interleave import Example, interleave, require_slots, truncate
-from base_model.media import Media
 from sft.config import SFTConfig
 from training.dataset import Row, convert_rows
 from training.errors import BadInput
 
 
 def sft_examples(
-    rows: Sequence[Row], model: LanguageModel, config: SFTConfig, *, slots: Media | None = None
+    rows: Sequence[Row], model: LanguageModel, config: SFTConfig, *, slots: tuple[int, int] | None = None
 ) -> list[Example]:
     """Conversational (`messages`) or `prompt` / `completion` rows as examples.
 

@@ -14,7 +14,7 @@ from base_model.batch import Batch, pack
 from base_model.checkpoint import LanguageModel, build, logical_axes, split
 from base_model.interleave import Example, digest
 from base_model.likelihood import cross_entropy, held_out
-from base_model.media import Media, count, room
+from base_model.media import count, room
 from sft.config import SFTConfig
 from sft.data import sft_examples
 from training.checkpoint import content_digest
@@ -53,7 +53,7 @@ class SFTTrainer:
         ))  # fmt: skip
         self._structure = split(self._module)[0]
 
-    def _read(self, data: Dataset, *, slots: Media | None = None) -> list[Example]:
+    def _read(self, data: Dataset, *, slots: tuple[int, int] | None = None) -> list[Example]:
         rows = read_rows(data, on_bad_row=self.args.on_bad_row) if isinstance(data, (str, Path)) else data
         return sft_examples(rows, self.model, self.args, slots=slots)
 

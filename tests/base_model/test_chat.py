@@ -63,7 +63,7 @@ def test_a_picture_stands_in_brackets_with_a_place_for_each_soft_token(tokenizer
     ]
     example = lay_out([{"role": "user", "content": content}], ending="turn")
     begin, end = tokenizer.control("<start_of_image>"), tokenizer.control("<end_of_image>")
-    place = [begin, *[tokenizer.image_token] * 4, end]
+    place = [begin, *[tokenizer.control("<image_soft_token>")] * 4, end]
     start, stop = tokenizer.control("<user>"), tokenizer.end_of_turn
     assert example.tokens.tolist() == [BOS, start, *place, *tokenizer.encode("or"), *place, stop]
     assert [image.shape for image in example.media.images] == [(16, 16, 3)] * 2

@@ -100,7 +100,7 @@ def test_the_picture_is_seen(structure, tiny_model, make_example, lay_out):
     batch = lay_out([[row] for row in rows])
     seen = forward(structure, tiny_model.params, batch)
     hidden = forward(structure, tiny_model.params, batch._replace(media=blanked(batch.media)))
-    first_soft = int(np.argmax(rows[0].tokens == tiny_model.tokenizer.image_token))
+    first_soft = int(np.argmax(rows[0].tokens == tiny_model.tokenizer.control("<image_soft_token>")))
     np.testing.assert_array_equal(seen[0, :first_soft], hidden[0, :first_soft])
     last = len(rows[0]) - 1
     assert np.abs(seen[0, last] - hidden[0, last]).max() > 0.01  # hidden
@@ -122,7 +122,7 @@ def test_only_bidirectional_pictures_look_ahead(attending, tiny_model, make_exam
     images = batch.media.images
     images[1, 0, 12:] = 255 - images[1, 0, 12:]  # the two lower soft tokens alone
     logits = forward(attending, tiny_model.params, batch)
-    first = int(np.argmax(example.tokens == tiny_model.tokenizer.image_token))
+    first = int(np.argmax(example.tokens == tiny_model.tokenizer.control("<image_soft_token>")))
     looks_ahead = bool(np.abs(logits[0, first] - logits[1, first]).max() > 1e-3)
     assert looks_ahead == (attending != structure_of(tiny_model.config, tiny_model.tokenizer))
     np.testing.assert_array_equal(logits[0, :first], logits[1, :first])
@@ -133,7 +133,7 @@ def test_reading_through_the_cache_equals_reading_at_once(attending, tiny_model,
     full = forward(attending, tiny_model.params, batch)
     # The pictures of all rows stand in the part that is read at once.
     parts = read_in_parts(attending, tiny_model.params, batch, 40)
-    pictured = max(np.flatnonzero((batch.tokens == tiny_model.tokenizer.image_token).any(0)))
+    pictured = max(np.flatnonzero((batch.tokens == tiny_model.tokenizer.control("<image_soft_token>")).any(0)))
     assert pictured < 40
     real = batch.segments > 0
     np.testing.assert_allclose(np.asarray(parts)[real], np.asarray(full)[real], atol=1e-5)
@@ -144,7 +144,7 @@ def test_text_is_embedded_times_the_root_of_the_width_and_pictures_are_not(struc
     batch = pack([[make_example("hi", "no", pictures=[0])]], 24)
     x = jax.jit(lambda tokens, media: decoder.embed(tokens, media))(batch.tokens, batch.media)[0]
     soft = jax.jit(lambda images: decoder.vision(images)[0])(batch.media.images[0])[0]
-    is_soft = batch.tokens[0] == tiny_model.tokenizer.image_token
+    is_soft = batch.tokens[0] == tiny_model.tokenizer.control("<image_soft_token>")
     np.testing.assert_allclose(x[is_soft], soft, atol=1e-6)
     expected = np.asarray(tiny_model.params["embedding"])[batch.tokens[0]] * 32**0.5
     np.testing.assert_allclose(x[~is_soft], expected[~is_soft], rtol=1e-6)

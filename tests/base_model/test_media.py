@@ -91,6 +91,6 @@ def test_a_program_without_the_pictures_of_its_tokens_gives_no_numbers(structure
 
     batch = pack([[make_example("hi", pictures=[0])], [make_example("hi")]], 24)
     embed = jax.jit(lambda media: nnx.merge(structure, tiny_model.params).embed(jnp.asarray(batch.tokens), media))
-    is_soft = batch.tokens == tiny_model.tokenizer.image_token
+    is_soft = batch.tokens == tiny_model.tokenizer.control("<image_soft_token>")
     assert np.isfinite(embed(batch.media)).all() and is_soft.sum() == 4
     np.testing.assert_array_equal(np.isnan(embed(Media())).all(2), is_soft)

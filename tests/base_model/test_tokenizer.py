@@ -42,7 +42,7 @@ def test_controls_have_ids_of_their_own(tokenizer):
     ids = [tokenizer.control(piece) for piece in CONTROLS]
     assert len(set(ids)) == len(CONTROLS) and min(ids) > UNK
     assert tokenizer.end_of_turn == tokenizer.control("<end_of_turn>")
-    assert tokenizer.image_token == tokenizer.control("<image_soft_token>")
+    assert tokenizer.control("<image_soft_token>") in tokenizer.soft_tokens.images
 
 
 def test_never_sampled_is_every_special_id_but_the_end_of_turn(tokenizer):

@@ -37,7 +37,7 @@ def test_blank_pictures_keep_their_places(model):
     content = [{"type": "image", "image": "nowhere.png"}, {"type": "text", "text": "cat"}]
     pictured = Row({"messages": [{"role": "user", "content": content}], "source": "easy-vqa"}, "here:1", Path())
     (example,) = read([blank(pictured)], model).examples
-    assert (example.tokens == model.tokenizer.image_token).sum() == model.config.vision.soft_tokens
+    assert (example.tokens == model.tokenizer.control("<image_soft_token>")).sum() == model.config.vision.soft_tokens
     assert not np.any(example.media.images)
 
 

@@ -96,7 +96,7 @@ def test_soft_tokens_roles_and_padding_are_never_sampled(samples, models, tiny_m
     drawn = np.asarray(samples.tokens)[np.asarray(samples.mask)]
     forbidden = set(tiny_model.tokenizer.never_sampled)
     assert not forbidden & set(drawn.tolist()) and models.vocabulary.end_of_turn in drawn
-    assert tiny_model.tokenizer.image_token in forbidden and 0 in forbidden
+    assert tiny_model.tokenizer.control("<image_soft_token>") in forbidden and 0 in forbidden
 
 
 def test_log_probs_and_values_are_those_of_the_state_before_each_token(

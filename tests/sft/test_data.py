@@ -46,7 +46,7 @@ def test_every_token_but_pictures_is_learned_on_request(tiny_model, picture):
     rows = as_rows([{"messages": [turn("hello", [picture(1)]), reply("fine")]}])
     example = sft_examples(rows, tiny_model, SFTConfig(max_length=96, assistant_only_loss=False))[0]
     tokenizer = tiny_model.tokenizer
-    brackets = {tokenizer.control("<start_of_image>"), tokenizer.control("<end_of_image>"), tokenizer.image_token}
+    brackets = {tokenizer.control(f"<{piece}>") for piece in ("start_of_image", "image_soft_token", "end_of_image")}
     assert [t in brackets for t in example.tokens[1:].tolist()] == (~example.learn[1:]).tolist()
     assert not example.learn[0]
 
@@ -57,7 +57,8 @@ def test_long_text_is_cut_and_a_picture_never_is(tiny_model, picture):
     for length in range(24, 60, 7):
         example = sft_examples(rows, tiny_model, SFTConfig(max_length=length))[0]
         assert len(example) == length and len(example.media.images) == 1
-        assert (example.tokens == tiny_model.tokenizer.image_token).sum() == tiny_model.config.vision.soft_tokens
+        soft = tiny_model.tokenizer.control("<image_soft_token>")
+        assert (example.tokens == soft).sum() == tiny_model.config.vision.soft_tokens
     rows = as_rows(
         [{"messages": [turn("hello"), reply("fine"), turn(long, []), turn("this", [picture(1)]), reply("a")]}]
     )

@@ -126,7 +126,7 @@ def test_rows_hold_no_more_pictures_than_they_may_in_any_epoch(model, picture, t
     rows = as_rows({"messages": [turn("hi", [picture(n)] * (n % 4)), reply("a")]} for n in range(8))
     seen = batches(rows, 30, max_length=96, max_images=3, per_device_train_batch_size=2)
     assert {batch.media.images.shape[1] for batch in seen} == {3}
-    assert max((batch.tokens == model.tokenizer.image_token).sum(1).max() for batch in seen) == 3 * 4
+    assert max((batch.tokens == model.tokenizer.control("<image_soft_token>")).sum(1).max() for batch in seen) == 3 * 4
     with pytest.raises(BadInput, match=r"^rows:4: 3 pictures do not fit in max_images \(2\)"):
         SFTTrainer(model, SFTConfig(output_dir=str(tmp_path), max_length=96, max_images=2), rows).train()
 

@@ -92,7 +92,8 @@ axes = logical_axes(build(model.config, model.tokenizer))
 rng = np.random.default_rng(0)
 
 def example(length, pictures):
-    tokens = np.concatenate([np.full(4 * pictures, model.tokenizer.image_token), rng.integers(30, 340, length)])
+    soft = model.tokenizer.control("<image_soft_token>")
+    tokens = np.concatenate([np.full(4 * pictures, soft), rng.integers(30, 340, length)])
     images = tuple(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8) for _ in range(pictures))
     return Example(tokens=tokens.astype(np.int32), learn=rng.random(len(tokens)) < 0.7, media=Media(images, ()))
 
