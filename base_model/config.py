@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
-from base_model.checks import require_numbers, require_whole
+from base_model.checks import require_flags, require_numbers, require_whole
 from training.errors import BadInput
 
 IMAGE_ATTENTION = ("causal", "bidirectional", "bidirectional-local")
+# The kind of an encoder whose JSON names none: ours came first, when there was but one.
+UNNAMED = "convolutional"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,12 +72,11 @@ class LayerSpec:
             window=window, heads=self.heads, kv_heads=self.kv_heads, head_dim=self.head_dim, mlp_dim=self.mlp_dim
         )
         require_numbers(rope_theta=self.rope_theta, rope_fraction=self.rope_fraction, rope_scale=self.rope_scale)
+        require_flags(key_is_value=self.key_is_value)
         if self.heads % self.kv_heads:
             raise BadInput(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
         if self.head_dim % 2:
             raise BadInput(f"head_dim must be even for rotary embeddings, not {self.head_dim}")
-        if type(self.key_is_value) is not bool:
-            raise BadInput(f"key_is_value is true or false, not {self.key_is_value!r:.40}")
 
 
 @runtime_checkable
@@ -83,44 +84,6 @@ class TowerConfig(Protocol):
     """The sizes of an encoder of pictures or sounds: a dataclass beside the encoder. JSON knows it by its kind."""
 
     KIND: ClassVar[str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class VisionConfig:
-    """A convolutional patch encoder: overlapping stride-2 stages, then groups of cells projected to soft tokens.
-
-    Attributes:
-        image_size: side in pixels to which every picture is resized.
-        channels: output channels of each stride-2 3x3 stage.
-        grid: soft tokens a side; an image becomes grid * grid soft tokens.
-    """
-
-    KIND: ClassVar[str] = "convolutional"
-
-    image_size: int = 64
-    channels: tuple[int, ...] = (24, 48, 96)
-    grid: int = 4
-
-    def __post_init__(self) -> None:
-        """Checks that the last stage's cells divide evenly into the grid."""
-        require_whole(image_size=self.image_size, grid=self.grid, channels=len(self.channels))
-        for number in self.channels:
-            require_whole(channels=number)
-        if self.image_size % (2 ** len(self.channels)) or self.cells % self.grid:
-            raise BadInput(
-                f"an image of {self.image_size} pixels through {len(self.channels)} stride-2 stages "
-                f"leaves {self.cells} cells a side, which {self.grid} soft tokens a side do not divide"
-            )
-
-    @property
-    def cells(self) -> int:
-        """Feature cells a side after the last stage."""
-        return self.image_size // 2 ** len(self.channels)
-
-    @property
-    def soft_tokens(self) -> int:
-        """Soft tokens of one picture."""
-        return self.grid * self.grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,8 +154,7 @@ class ModelConfig:
         )  # fmt: skip
         if self.image_attention not in IMAGE_ATTENTION:
             raise BadInput(f"image_attention must be one of {', '.join(IMAGE_ATTENTION)}, not {self.image_attention!r}")
-        if type(self.layer_scalar) is not bool:
-            raise BadInput(f"layer_scalar is true or false, not {self.layer_scalar!r:.40}")
+        require_flags(layer_scalar=self.layer_scalar)
         if self.per_layer_dim:
             require_whole(per_layer_dim=self.per_layer_dim)
         if not self.layers:
@@ -220,7 +182,7 @@ class ModelConfig:
         """The config as stable, indented JSON."""
         values = dataclasses.asdict(self)
         for name, tower in (("vision", self.vision), ("audio", self.audio)):
-            if tower is not None and tower.KIND != VisionConfig.KIND:
+            if tower is not None and tower.KIND != UNNAMED:
                 values[name]["kind"] = tower.KIND
         return json.dumps(values, indent=2, sort_keys=True) + "\n"
 
@@ -252,8 +214,7 @@ def _tower(values: dict) -> TowerConfig:
     from base_model.towers import TOWERS  # the encoders' files import this one
 
     values = dict(values)
-    # Ours came first, when there was but one kind, and does not say it.
-    kind = values.get("kind", VisionConfig.KIND)
+    kind = values.get("kind", UNNAMED)
     known = {config.KIND: config for config in TOWERS}
     if kind not in known:
         raise BadInput(f"config.json: an encoder's kind is one of {', '.join(known)}, not {kind!r:.40}")
@@ -276,12 +237,3 @@ def read_config(path: Path) -> dict:
     if not isinstance(description, dict):
         raise BadInput(f"{path} holds a {type(description).__name__}, and a checkpoint is described by a JSON object")
     return description
-
-
-def tiny(vocab_size: int = 4096) -> ModelConfig:
-    """The shipped model: width 256, four layers, one key-value head, about 4 million parameters."""
-    local = LayerSpec(window=64, heads=4, kv_heads=1, head_dim=64, mlp_dim=704)
-    layers = (local, local, local, dataclasses.replace(local, window=None, rope_theta=1e6))
-    return ModelConfig(
-        vocab_size=vocab_size, embed_dim=256, layers=layers, query_scale=0.15, max_context=512, vision=VisionConfig()
-    )

@@ -1,12 +1,23 @@
-"""Shapes with a name: those of the Gemini report in dimensions of our own, and those of published Gemma models.
+"""Shapes with a name: the shipped model, those of the Gemini report in dimensions of our own, and published Gemmas.
 
 The report gives two sizes and no dimensions: what stands here is plausible, and not recovered.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from base_model.config import LayerSpec, ModelConfig
 from base_model.gemma import GLOBAL, LOCAL, model_config
+from base_model.vision import VisionConfig
+
+
+def tiny(vocab_size: int = 4096) -> ModelConfig:
+    """The shipped model: width 256, four layers, one key-value head, about 4 million parameters."""
+    local = LayerSpec(window=64, heads=4, kv_heads=1, head_dim=64, mlp_dim=704)
+    layers = (local, local, local, replace(local, window=None, rope_theta=1e6))
+    return ModelConfig(
+        vocab_size=vocab_size, embed_dim=256, layers=layers, query_scale=0.15, max_context=512, vision=VisionConfig()
+    )
 
 
 def nano_1() -> ModelConfig:

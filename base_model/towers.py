@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from base_model import conformer, frames, gemma4_vision, patches, siglip, vision
-from base_model.config import ModelConfig, VisionConfig
+from base_model.config import ModelConfig
 from base_model.media import Inputs, Media, room
 
 
@@ -26,7 +26,7 @@ class Tower(NamedTuple):
 
 
 TOWERS = {
-    VisionConfig: Tower(vision.PatchEncoder, vision.prepare, vision.soft_tokens),
+    vision.VisionConfig: Tower(vision.PatchEncoder, vision.prepare, vision.soft_tokens),
     siglip.SiglipConfig: Tower(siglip.Siglip, siglip.prepare, siglip.soft_tokens),
     gemma4_vision.Gemma4VisionConfig: Tower(
         gemma4_vision.Gemma4Vision, gemma4_vision.prepare, gemma4_vision.soft_tokens

@@ -1,5 +1,8 @@
 """Pictures in: a convolutional patch encoder and the projector to soft tokens."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +10,49 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
-from base_model.config import ModelConfig, VisionConfig
+from base_model.checks import require_whole
+from base_model.config import UNNAMED, ModelConfig
 from base_model.images import resize
 from base_model.layers import RMSNorm, constant, matmul, param
+from training.errors import BadInput
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionConfig:
+    """A convolutional patch encoder: overlapping stride-2 stages, then groups of cells projected to soft tokens.
+
+    Attributes:
+        image_size: side in pixels to which every picture is resized.
+        channels: output channels of each stride-2 3x3 stage.
+        grid: soft tokens a side; an image becomes grid * grid soft tokens.
+    """
+
+    KIND: ClassVar[str] = UNNAMED
+
+    image_size: int = 64
+    channels: tuple[int, ...] = (24, 48, 96)
+    grid: int = 4
+
+    def __post_init__(self) -> None:
+        """Checks that the last stage's cells divide evenly into the grid."""
+        require_whole(image_size=self.image_size, grid=self.grid, channels=len(self.channels))
+        for number in self.channels:
+            require_whole(channels=number)
+        if self.image_size % (2 ** len(self.channels)) or self.cells % self.grid:
+            raise BadInput(
+                f"an image of {self.image_size} pixels through {len(self.channels)} stride-2 stages "
+                f"leaves {self.cells} cells a side, which {self.grid} soft tokens a side do not divide"
+            )
+
+    @property
+    def cells(self) -> int:
+        """Feature cells a side after the last stage."""
+        return self.image_size // 2 ** len(self.channels)
+
+    @property
+    def soft_tokens(self) -> int:
+        """Soft tokens of one picture."""
+        return self.grid * self.grid
 
 
 def prepare(picture: UInt8[np.ndarray, "H W 3"], config: VisionConfig) -> UInt8[np.ndarray, "S S 3"]:

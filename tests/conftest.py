@@ -13,10 +13,11 @@ from tiny_world import compiled_once
 
 from base_model.chat import messages_to_segments
 from base_model.checkpoint import LanguageModel, build, split, structure_of
-from base_model.config import LayerSpec, ModelConfig, VisionConfig
+from base_model.config import LayerSpec, ModelConfig
 from base_model.interleave import interleave
 from base_model.media import Media, room
 from base_model.tokenizer import Tokenizer
+from base_model.vision import VisionConfig
 from pipeline import environment
 
 # Tests compile much and compute little: unoptimised code halves their time.

@@ -121,7 +121,7 @@ def pretrain(config: BasePretrain) -> None:
     from dataclasses import replace
     from pathlib import Path
 
-    from base_model.config import tiny
+    from base_model.presets import tiny
     from base_model.pretrain import pretrain as run
     from base_model.pretrain import train_tokenizer
     from base_model.tokenizer import Tokenizer

@@ -58,7 +58,6 @@ def compile(config: TpuCompile) -> None:
     import jax
 
     from base_model import presets
-    from base_model.config import tiny
     from pipeline.tpu.programs import Workload
     from pipeline.tpu.report import PROGRAMS, as_json, described, examine
     from pipeline.tpu.topology import chip_of, devices_of
@@ -67,7 +66,7 @@ def compile(config: TpuCompile) -> None:
     names = [name.strip() for name in config.programs.split(",")]
     if unknown := [name for name in names if name not in PROGRAMS]:
         raise BadInput(f"programs are {', '.join(PROGRAMS)}, separated by commas, not {unknown[0]!r}")
-    shape = {"tiny": tiny, "nano-1": presets.nano_1, "nano-2": presets.nano_2}[config.preset]()
+    shape = {"tiny": presets.tiny, "nano-1": presets.nano_1, "nano-2": presets.nano_2}[config.preset]()
     length = config.length or min(2048, shape.max_context)
     response = config.response or length // 2
     if not 0 < response < length <= shape.max_context:

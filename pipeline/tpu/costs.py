@@ -3,7 +3,8 @@
 A compiler's own figures would not do: it counts the body of a loop once, and what is computed again twice.
 """
 
-from base_model.config import ModelConfig, VisionConfig
+from base_model.config import ModelConfig
+from base_model.vision import VisionConfig
 from pipeline.tpu.topology import Chip
 
 

@@ -10,11 +10,12 @@ from flax import nnx
 
 from base_model.batch import pack, pad_left
 from base_model.checkpoint import abstract_params, build, structure_of
-from base_model.config import LayerSpec, ModelConfig, tiny
+from base_model.config import LayerSpec, ModelConfig
 from base_model.decoder import Decoder, empty_cache
 from base_model.layers import rms_norm
 from base_model.likelihood import cross_entropy, held_out
 from base_model.media import Media, blanked
+from base_model.presets import tiny
 
 LENGTH = 48
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from base_model import presets
-from base_model.config import ModelConfig, tiny
+from base_model.config import ModelConfig
 from base_model.gemma import CONTROLS, GLOBAL, LOCAL, control_tokens, model_config, soft_tokens
 from base_model.media import Media
 from base_model.published.description import describe
@@ -96,11 +96,11 @@ def test_a_shape_that_no_published_model_has_is_refused():
     with pytest.raises(BadInput, match="post_norms"):
         describe(config, TOKENS)
     with pytest.raises(BadInput, match="encoder"):
-        describe(replace(model_config(published("gemma4_dense")), vision=tiny().vision), TOKENS)
+        describe(replace(model_config(published("gemma4_dense")), vision=presets.tiny().vision), TOKENS)
 
 
 def test_a_config_of_our_own_becomes_gemma_4():
-    shape = replace(tiny(), vision=None)
+    shape = replace(presets.tiny(), vision=None)
     blocks = {number: {"attention": {"query_norm": {"weight": [1.0, 2.0]}}} for number in range(4)}
     config, params = as_published(shape, {"blocks": blocks, "embedding": 0})
     assert describe(config, TOKENS)["model_type"] == "gemma4_text"

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 
-from base_model.config import LayerSpec, ModelConfig, VisionConfig
+from base_model.config import LayerSpec, ModelConfig
 from base_model.gemma4_vision import Gemma4VisionConfig, prepare, soft_tokens
 from base_model.image_budget import with_image_budget
 from base_model.patches import PatchesConfig
 from base_model.siglip import SiglipConfig
+from base_model.vision import VisionConfig
 from training.errors import BadInput
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from base_model.chat import messages_to_segments
-from base_model.config import ClipsConfig, LayerSpec, ModelConfig, VisionConfig
+from base_model.config import ClipsConfig, LayerSpec, ModelConfig
 from base_model.conformer import ConformerConfig
 from base_model.frames import FramesConfig
 from base_model.gemma4_vision import Gemma4VisionConfig
@@ -17,6 +17,7 @@ from base_model.media import Media, count
 from base_model.patches import PatchesConfig
 from base_model.siglip import SiglipConfig
 from base_model.tokenizer import BOS
+from base_model.vision import VisionConfig
 from training.errors import BadInput
 
 CLIP = np.random.default_rng(3).integers(0, 256, (25, 12, 20, 3), dtype=np.uint8)

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from base_model import presets
-from base_model.decoder import Block
+from base_model.block import Block
 from base_model.per_layer import PerLayerEmbedding
 from base_model.towers import TOWERS
 

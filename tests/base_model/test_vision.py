@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from base_model.config import ModelConfig, VisionConfig
-from base_model.vision import PatchEncoder
+from base_model.config import ModelConfig
+from base_model.vision import PatchEncoder, VisionConfig
 from training.errors import BadInput
 
 

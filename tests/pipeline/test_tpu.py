@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import pytest
 
 from base_model.attention import LayerCache, Places, attend
-from base_model.config import LayerSpec, ModelConfig, tiny
+from base_model.config import LayerSpec, ModelConfig
 from base_model.likelihood import cross_entropy
+from base_model.presets import tiny
 from pipeline import cli, environment
 from pipeline.tpu import compiled
 from pipeline.tpu.costs import floor_seconds, forward_flops, seen_pairs
