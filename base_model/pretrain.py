@@ -5,10 +5,9 @@ from its last saved state when the same command is given again.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -20,39 +19,14 @@ from base_model.config import ModelConfig
 from base_model.interleave import Example, digest, interleave, require_fits
 from base_model.likelihood import cross_entropy, held_out
 from base_model.media import Media, count, room
+from base_model.pretrain_config import PretrainConfig
 from base_model.tokenizer import Tokenizer
 from base_model.vision_warmup import warm_up
 from training.checkpoint import latest_step
-from training.config import TrainingConfig
 from training.dataset import Row, convert_rows, read_rows
 from training.errors import BadInput
 from training.minimise import mesh_of, minimise
 from training.packing import PackedStream
-
-
-@dataclass(frozen=True, kw_only=True)
-class PretrainConfig(TrainingConfig):
-    """Options of pretraining.
-
-    Attributes:
-        max_length: tokens of a packed row; longer text is cut into pieces.
-        augment: shift and mirror pictures.
-        vision_warmup_steps: steps in which the picture encoder alone learns to guess answers from pictures, before the
-            decoder, which would otherwise learn to ignore it.
-    """
-
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.05
-    lr_scheduler_type: str = "warmup_stable_decay"
-    max_length: int = 128
-    matmul_dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    augment: bool = True
-    vision_warmup_steps: int = 600
-
-    def __post_init__(self) -> None:
-        """Checks the inherited options and the lengths."""
-        super().__post_init__()
-        self.require_positive("max_length")
 
 
 def pretraining_examples(

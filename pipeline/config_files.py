@@ -1,4 +1,4 @@
-"""The files in configs/: defaults of commands with a comment on each group, gate policies, and their JSON Schemas.
+"""The files in configs/: defaults of commands with a comment on each group, gate policies, and JSON Schemas.
 
 `python -m pipeline.config_files` writes them again; a test compares them with the dataclasses.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from base_model.pretrain import PretrainConfig
+from base_model.pretrain_config import PretrainConfig
 from pipeline.commands.base import BasePretrain
 from pipeline.commands.quickstart import Quickstart
 from pipeline.commands.run import Run
@@ -19,6 +19,7 @@ from safety import policy as policies
 from safety import reward_policy as reward_policies
 from safety.fields import schema
 from safety.policy import GatePolicy
+from safety.report_schema import report_schema, samples_schema
 from safety.reward_policy import RewardGatePolicy
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs"
@@ -74,7 +75,9 @@ def files() -> dict[str, str]:
     for policy in (reward_policies.quickstart(), reward_policies.standard()):
         written[f"gates/reward_{policy.profile}.yaml"] = _policy(policy, f"../{REWARD_SCHEMA}", "reward_gate")
     schemas = {GATE_SCHEMA: (GatePolicy, "Gate policy"), REWARD_SCHEMA: (RewardGatePolicy, "Reward gate policy")}
-    return written | {name: json.dumps(schema(*kind), indent=1) + "\n" for name, kind in schemas.items()}
+    contents = {name: schema(*kind) for name, kind in schemas.items()}
+    contents |= {"report.schema.json": report_schema(), "samples.schema.json": samples_schema()}
+    return written | {name: json.dumps(content, indent=1) + "\n" for name, content in contents.items()}
 
 
 def _policy(policy: Any, schema_file: str, option: str) -> str:

@@ -21,8 +21,9 @@ GATE = {
     "utility": {"non_empty": 0.0, "mean_words": 0.0, "distinct_2": 0.0, "max_repetition": 1.0},
 }  # fmt: skip
 REWARD_GATE = {
-    "profile": "tiny", "accuracy_floor": 0.01, "best_of_n_margin": 1.0, "toxicity_correlation": 1.0,
-    "length_correlation": 1.0, "min_prompts": 4, "min_pairs": 4, "bootstrap_resamples": 100,
+    "profile": "tiny", "accuracy_floor": 0.01, "calibration_error": 1.0, "best_of_n_margin": 1.0,
+    "toxicity_correlation": 1.0, "length_correlation": 1.0, "min_prompts": 4, "min_replies": 2, "min_pairs": 4,
+    "bootstrap_resamples": 100,
 }  # fmt: skip
 STEPS = {"per_device_train_batch_size": 4, "max_steps": 3, "learning_rate": 3e-3}
 SFT = {**STEPS, "max_length": 96, "max_images": 2}
@@ -77,7 +78,7 @@ def write(folder: Path, model) -> Path:
 
 def pretrain(folder: str, out: str) -> None:
     """Pretrains a model of the base's shape on the pictures, each answer often enough for the encoder's warm-up."""
-    from base_model.pretrain import PretrainConfig
+    from base_model.pretrain_config import PretrainConfig
     from base_model.pretrain import pretrain as run
 
     root = Path(folder)

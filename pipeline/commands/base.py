@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from base_model.pretrain import PretrainConfig
+from base_model.pretrain_config import PretrainConfig
 from pipeline.config import PACKAGED, shipped_model
 
 

@@ -8,7 +8,8 @@ from PIL import Image
 from tiny_world import Killed, compiled_once, killed_at, one_layer
 
 from base_model import checkpoint, pretrain, vision_warmup
-from base_model.pretrain import HeldOutFigures, PretrainConfig, augment, pretraining_examples, train_tokenizer
+from base_model.pretrain import HeldOutFigures, augment, pretraining_examples, train_tokenizer
+from base_model.pretrain_config import PretrainConfig
 from base_model.vision_warmup import picture_answers, warm_up
 from training.checkpoint import latest_step
 from training.dataset import read_rows

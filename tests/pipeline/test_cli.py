@@ -180,6 +180,18 @@ def test_every_command_exists_and_has_a_help_page(name: str, capsys: pytest.Capt
     assert f"example: theodolite {COMMANDS[name].example}" in " ".join(page.split())
 
 
+def test_no_help_page_waits_for_jax() -> None:
+    program = """
+import sys
+from pipeline import cli
+from pipeline.commands_table import COMMANDS
+slow = {name for name in COMMANDS if cli.main([*name.split(), "--help"]) or {"jax", "datasets"} & sys.modules.keys()}
+sys.exit(", ".join(sorted(slow)) or 0)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert done.stderr.strip() == "" and done.returncode == 0
+
+
 def test_a_closed_pipe_is_not_a_crash() -> None:
     script = f"{sys.executable} -c 'import sys; from pipeline.cli import main; sys.exit(main([]))' | head -n 0"
     done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
