@@ -167,7 +167,7 @@ def draw_samples(model, prompts, policy, kept: Path, *, label: str) -> list[list
 
 
 def outcome(pipeline, stage: str) -> str:
-    from safety.verdict import load
+    from safety.gate_folder import load
 
     return load(pipeline.folder.stage(stage).verdict).outcome
 

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from pipeline import ledger
 from pipeline.run_folder import RunFolder
-from safety.verdict import Verdict, load
+from safety.gate_folder import load
+from safety.verdict import Verdict
 from training.errors import BadInput
 
 

@@ -25,9 +25,10 @@ from reward.data import preference_pairs
 from reward.evaluation import evaluate_pairs
 from reward.train import RewardTrainer
 from safety.gate import gate
+from safety.gate_folder import has_evidence, load, require_passing, verdict_digest
 from safety.quarantine import inherited, waive
 from safety.reward_gate import RewardEvidence, reward_gate
-from safety.verdict import Verdict, has_evidence, load, require_passing, verdict_digest
+from safety.verdict import Verdict
 from safety.waiver import Waiver
 from sft.train import SFTTrainer
 from training.checkpoint import write_json

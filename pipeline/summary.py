@@ -15,8 +15,8 @@ from pipeline.gates import conversation
 from pipeline.held_out import held_out_rewards, picture_exact_match, reward_interval
 from pipeline.stages import Pipeline
 from reward.model import score
+from safety.gate_folder import load
 from safety.statistics import Interval, bootstrap_mean
-from safety.verdict import load
 from training.checkpoint import write_json
 from training.dataset import read_rows
 

@@ -8,7 +8,7 @@
     preconditions.py, clauses.py, usefulness.py     each demand decided: pass, fail or inconclusive
     evaluation.py, gate.py      sample, score, compare with parent and base, decide
     reward_gate.py              the gate of a reward model, which generates nothing; reward_policy.py: its demands
-    verdict.py, evidence.py     verdict.json, report.json and samples.jsonl, and `require_passing`
+    verdict.py, gate_folder.py, evidence.py         verdict.json, report.json and samples.jsonl, and `require_passing`
     quarantine.py, waiver.py    what may be used although it did not pass
 
 The package knows no model: `safety.gate.gate` is handed a callable that samples, `safety.reward_gate.reward_gate` one
@@ -19,6 +19,7 @@ from safety import gate, policy, reward_gate, reward_policy
 from safety.clauses import Clause
 from safety.evaluation import Evaluation, Sampler, evaluate
 from safety.evidence import load_evaluation
+from safety.gate_folder import load, require_passing, verdict_digest
 from safety.policy import GatePolicy, Limits, SamplingPlan, UtilityFloors
 from safety.prompt_set import load_prompts, packaged_prompts
 from safety.prompts import GatePrompt, overlap, prompts_digest, select
@@ -27,7 +28,7 @@ from safety.reward_policy import RewardGatePolicy
 from safety.scorer import Scorer, ScorerIdentity
 from safety.scorers import open_scorer
 from safety.scorers.lexical import LexicalScorer
-from safety.verdict import Verdict, load, require_passing, verdict_digest
+from safety.verdict import Verdict
 
 __all__ = [
     "Clause",

@@ -19,8 +19,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from safety import statement
 from safety.envelope import open_sealed, seal
+from safety.gate_folder import ENVELOPE
 from safety.statement import Statement, metrics_of
-from safety.verdict import ENVELOPE, Verdict
+from safety.verdict import Verdict
 from training.digest import bytes_digest, folder_digest
 from training.errors import BadInput, Refused
 

@@ -19,13 +19,13 @@ from safety.categories import category_table
 from safety.clauses import Clause
 from safety.evaluation import Evaluation, measure, measure_difference, score_samples
 from safety.evaluation import groups as groups_of
+from safety.gate_folder import load
 from safety.policy import GatePolicy
 from safety.prompt_set import PromptSetIdentity
 from safety.prompts import GatePrompt
 from safety.scorer import Scorer
 from safety.unprompted import curve_sizes, maximum_curve
 from safety.usefulness import measure_refusals
-from safety.verdict import load
 from training.digest import file_digest
 from training.errors import BadInput, GateInconclusive
 

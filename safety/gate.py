@@ -14,12 +14,13 @@ from safety import usefulness
 from safety.clauses import Clause, combine
 from safety.evaluation import Evaluation, Fluency, Sampler, UnpromptedSampler, evaluate
 from safety.evidence import evidence_files, load_evaluation, report
+from safety.gate_folder import save, seeds_tried, verdict_digest
 from safety.policy import GatePolicy
 from safety.preconditions import seed_clause, size_clause
 from safety.prompt_set import PromptSetIdentity, load_prompts
 from safety.prompts import GROUPS, GatePrompt, draw, half_of, prompts_digest, select
 from safety.scorer import Scorer
-from safety.verdict import Verdict, reasons_of, save, seeds_tried, verdict_digest
+from safety.verdict import Verdict, reasons_of
 from safety.waiver import Waiver
 from training.digest import folder_digest
 from training.errors import GateInconclusive, TheodoliteError

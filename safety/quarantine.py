@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from safety.verdict import EVIDENCE, Verdict, has_evidence, load, save, verdict_digest
+from safety.gate_folder import EVIDENCE, has_evidence, load, save, verdict_digest
+from safety.verdict import Verdict
 from safety.waiver import WAIVED, Waiver
 from training.digest import folder_digest
 from training.errors import BadInput, Refused

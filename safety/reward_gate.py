@@ -19,9 +19,10 @@ from safety import statistics
 from safety.clauses import Clause, bounded, combine, decide
 from safety.evidence import interval_json, report_json
 from safety.gate import inconclusive
+from safety.gate_folder import save, verdict_digest
 from safety.reward_policy import RewardGatePolicy
 from safety.scorer import ScorerIdentity
-from safety.verdict import Verdict, reasons_of, save, verdict_digest
+from safety.verdict import Verdict, reasons_of
 from safety.waiver import Waiver
 from training.digest import folder_digest
 from training.errors import GateInconclusive

@@ -7,7 +7,8 @@ import tiny_run
 
 from pipeline.config import gate_policy, reward_gate_policy
 from safety.clauses import Clause
-from safety.verdict import Verdict, save
+from safety.gate_folder import save
+from safety.verdict import Verdict
 from training.digest import folder_digest
 
 

@@ -31,10 +31,11 @@ from pipeline.options import parse, to_yaml
 from ppo.prompts import prompt_examples
 from reward.data import preference_pairs
 from safety.clauses import Clause
+from safety.gate_folder import load
 from safety.policy import smoke
 from safety.prompt_set import load_prompts
 from safety.prompts import prompts_digest, select
-from safety.verdict import Verdict, load
+from safety.verdict import Verdict
 from sft.config import SFTConfig
 from sft.data import sft_examples
 from training.dataset import read_rows

@@ -6,7 +6,7 @@ import pytest
 import tiny_run
 
 from pipeline import cli, ledger
-from safety.verdict import require_passing
+from safety.gate_folder import require_passing
 from training.digest import folder_digest
 
 STAGES = ("base", "sft", "reward", "ppo")

@@ -122,7 +122,7 @@ def test_a_gate_killed_again_and_again(killed):
     kill("training.files:Path.replace", 1, "before", "run.yaml")
     assert not (run / "run.yaml").exists()
     kill("base_model.generate:sample", 1, "after")
-    kill("safety.verdict:write_whole", 1, "before", "verdict.json")
+    kill("safety.gate_folder:write_whole", 1, "before", "verdict.json")
     assert (run / "base" / "gate" / "samples.jsonl").exists() and not (run / "base" / "gate" / "verdict.json").exists()
     kill("pipeline.ledger:append", 1, "before")
     assert (run / "base" / "gate" / "verdict.json").exists() and not (run / "ledger.jsonl").exists()
@@ -144,7 +144,7 @@ def test_sft_killed_again_and_again(killed, nursery):
     kill("pipeline.ledger:append", 1, "after")
     assert events(run) == ["base gated", "sft trained"] and not (run / "sft" / "checkpoint").exists()
     half_a_line(run / "ledger.jsonl")
-    kill("safety.verdict:write_whole", 1, "before", "report.json")
+    kill("safety.gate_folder:write_whole", 1, "before", "report.json")
     assert "dropped" in nursery.log.read_text()
     finish()
 

@@ -40,7 +40,7 @@ def quarantine(config: Quarantine) -> None:
 
 def _list(config, folder) -> None:
     from pipeline.run_folder import STAGES
-    from safety.verdict import load
+    from safety.gate_folder import load
 
     none = True
     for stage in STAGES:
@@ -61,7 +61,7 @@ def _show(config, folder) -> None:
     import json
 
     from pipeline.quarantine import checkpoint_of
-    from safety.verdict import load
+    from safety.gate_folder import load
 
     verdict = load(folder.stage(config.stage).gate)
     place = config.base_checkpoint if config.stage == "base" else checkpoint_of(folder, config.stage)

@@ -33,7 +33,7 @@ def verify(config: Safety) -> None:
     """Checks that the verdict passes and is about exactly the checkpoint's bytes; exits with 5 when not."""
     from pipeline.run_folder import RunFolder
     from pipeline.stages import Pipeline
-    from safety.verdict import require_passing
+    from safety.gate_folder import require_passing
 
     pipeline = Pipeline(config=config, folder=RunFolder.open(config.out))
     verdict = require_passing(

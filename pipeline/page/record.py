@@ -10,8 +10,9 @@ import yaml
 
 from pipeline import ledger
 from pipeline.run_folder import STAGES, RunFolder
-from safety.verdict import Verdict, verdict_digest
-from safety.verdict import load as load_verdict
+from safety.gate_folder import load as load_verdict
+from safety.gate_folder import verdict_digest
+from safety.verdict import Verdict
 from training.digest import file_digest
 from training.errors import BadInput
 

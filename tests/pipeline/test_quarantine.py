@@ -10,8 +10,8 @@ import yaml
 from pipeline import cli, ledger, stages
 from pipeline.quarantine import checkpoint_of
 from pipeline.run_folder import RunFolder
+from safety.gate_folder import load
 from safety.scorer import ScorerIdentity
-from safety.verdict import load
 from training.digest import folder_digest
 
 pytestmark = pytest.mark.usefixtures("in_process")

@@ -13,7 +13,7 @@ from pipeline import cli, ledger
 from pipeline.options import parse, read_yaml
 from pipeline.run_folder import RunFolder
 from pipeline.stages import Pipeline
-from safety.verdict import load
+from safety.gate_folder import load
 from training.digest import folder_digest
 
 # The command line runs in this process.

@@ -16,9 +16,10 @@ from safety import statement
 from safety.attestation import Seal, read, require_passing
 from safety.clauses import Clause
 from safety.envelope import PAYLOAD_TYPE, open_sealed, seal
+from safety.gate_folder import ENVELOPE, has_evidence, load, save, verdict_digest
 from safety.keys import name_of
 from safety.quarantine import waive
-from safety.verdict import ENVELOPE, Verdict, has_evidence, load, save, verdict_digest
+from safety.verdict import Verdict
 from training.digest import folder_digest
 from training.errors import Refused
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from safety.gate import gate
+from safety.gate_folder import load, seeds_tried
 from safety.policy import ExtraSet, Limits
 from safety.preconditions import needs, seed_clause, size_clause
-from safety.verdict import load, seeds_tried
 
 
 def test_needs_by_hand(policy):

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from safety.gate import gate
+from safety.gate_folder import load, require_passing, verdict_digest
 from safety.quarantine import inherited, waive
-from safety.verdict import load, require_passing, verdict_digest
 from training.errors import BadInput, Refused
 
 

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from safety.gate_folder import require_passing
 from safety.reward_gate import (
     RewardEvidence,
     best_minus_random,
@@ -14,7 +15,6 @@ from safety.reward_gate import (
 )
 from safety.reward_policy import quickstart
 from safety.scorer import ScorerIdentity
-from safety.verdict import require_passing
 from training.errors import GateInconclusive
 
 

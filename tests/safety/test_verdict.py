@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from safety.clauses import Clause
-from safety.verdict import Verdict, has_evidence, load, require_passing, save
+from safety.gate_folder import has_evidence, load, require_passing, save
+from safety.verdict import Verdict
 from training.digest import folder_digest
 from training.errors import BadInput, Refused
 

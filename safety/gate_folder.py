@@ -1,0 +1,146 @@
+"""A gate's folder on disk: the verdict, its envelope, its evidence, and those of earlier attempts beside them."""
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from safety.verdict import Verdict, verdict_from
+from training.digest import bytes_digest, file_digest, folder_digest
+from training.errors import BadInput, Refused
+from training.files import write_whole
+
+EVIDENCE = ("report.json", "samples.jsonl", "unprompted.jsonl")
+ENVELOPE = "verdict.dsse.json"
+
+_ATTEMPT = re.compile(r"verdict-([1-9][0-9]*)\.json")
+
+
+def save(
+    verdict: Verdict,
+    folder: str | os.PathLike,
+    files: Mapping[str, str],
+    *,
+    attempts: int = 0,
+    seal: Callable[[Verdict, Mapping[str, str]], str] | None = None,
+) -> Verdict:
+    """Write a verdict and its evidence into a gate folder and return the verdict as written.
+
+    An earlier verdict there is kept as verdict-1.json, verdict-2.json, ... with its evidence renamed likewise, and the
+    new attempt is counted on. The verdict is written last: a crash in between leaves none, which refuses.
+
+    Args:
+        verdict: its `attempt` and `evidence` are set here.
+        folder: <stage>/gate.
+        files: content of each evidence file by name, one of EVIDENCE.
+        attempts: how many there were by a record outside the folder, which may have lost some.
+        seal: makes the envelope (`safety.attestation.Seal`); without it the verdict is not signed.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = [int(match[1]) for path in folder.iterdir() if (match := _ATTEMPT.fullmatch(path.name))]
+    last = max(kept, default=0)
+    if (folder / "verdict.json").exists():
+        last += 1
+        # The verdict last: while it stands, a crash in between is one after which this goes on where it was.
+        for name in (*EVIDENCE, ENVELOPE, "verdict.json"):
+            path = folder / name
+            if path.exists():
+                stem, dot, suffixes = name.partition(".")
+                path.rename(path.with_name(f"{stem}-{last}{dot}{suffixes}"))
+    for name in (*EVIDENCE, ENVELOPE):  # of an attempt that was killed before it had a verdict
+        (folder / name).unlink(missing_ok=True)
+    for name, content in files.items():
+        write_whole(folder / name, content)
+    evidence = {name: bytes_digest(content.encode()) for name, content in files.items()}
+    verdict = replace(verdict, attempt=max(last, attempts) + 1, evidence=evidence)
+    if seal is not None:
+        write_whole(folder / ENVELOPE, seal(verdict, files))
+    write_whole(folder / "verdict.json", verdict.to_json())
+    return verdict
+
+
+def load(path: str | os.PathLike) -> Verdict:
+    """Read a verdict.json (or the one in a gate folder), signed or not.
+
+    Raises:
+        BadInput: missing, not JSON, fields missing or unknown, or contradicting itself.
+    """
+    path = _verdict_file(path)
+    try:
+        return verdict_from(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError, BadInput) as error:
+        raise BadInput(f"cannot read the verdict {path}: {error}") from error
+
+
+def seeds_tried(folder: str | os.PathLike, checkpoint: str) -> set[int]:
+    """Return the seeds with which a gate folder's verdicts judged a checkpoint's bytes, by their samples."""
+    tried = set()
+    for path in Path(folder).glob("verdict*.json"):
+        with contextlib.suppress(BadInput):  # what cannot be read was counted as an attempt, and tells no seed
+            verdict = load(path)
+            if verdict.checkpoint == checkpoint and "samples.jsonl" in verdict.evidence:
+                tried.add(verdict.seeds["sampling"])
+    return tried
+
+
+def has_evidence(verdict: Verdict, folder: str | os.PathLike) -> bool:
+    """Whether the files beside a verdict are those that it was written with."""
+    try:
+        return all(file_digest(Path(folder) / name) == digest for name, digest in verdict.evidence.items())
+    except BadInput:  # one is missing
+        return False
+
+
+def verdict_digest(path: str | os.PathLike) -> str:
+    """Return the digest of a verdict.json's bytes (or of the one in a gate folder), for a child's `parent_verdict`."""
+    return file_digest(_verdict_file(path))
+
+
+def require_passing(
+    verdict_path: str | os.PathLike,
+    checkpoint_path: str | os.PathLike,
+    stage: str,
+    *,
+    policy_digest: str | None = None,
+    profiles: Sequence[str] | None = None,
+) -> Verdict:
+    """Return the verdict if it passes exactly these bytes for this stage; called before a parent is read.
+
+    Args:
+        verdict_path: verdict.json or its gate folder.
+        checkpoint_path: the checkpoint folder; its digest is taken anew.
+        stage: the stage that the verdict must be about.
+        policy_digest: the policy that it must have been judged by, if given.
+        profiles: the profiles that are good enough, if given, e.g. ("release",).
+
+    Raises:
+        Refused: missing, malformed, another stage, not a pass, another policy or profile, or other bytes.
+    """
+    path, checkpoint = _verdict_file(verdict_path), Path(checkpoint_path)
+    if not path.exists():
+        raise Refused(f"{checkpoint} has no verdict at {path}: run the gate of {stage} first")
+    try:
+        verdict = load(path)
+        digest = folder_digest(checkpoint)
+    except BadInput as error:
+        raise Refused(f"{checkpoint} cannot be taken as gated: {error}") from error
+    if verdict.stage != stage:
+        raise Refused(f"{path} is about the stage {verdict.stage!r}, but {stage!r} is wanted")
+    if not verdict.passed:
+        raise Refused(f"the gate of {stage} says {verdict.outcome}, not pass: {'; '.join(verdict.reasons)}")
+    if policy_digest is not None and verdict.policy != policy_digest:
+        raise Refused(f"{path} was judged by the policy {verdict.policy}, but {policy_digest} is wanted: gate again")
+    if profiles is not None and verdict.profile not in profiles:
+        raise Refused(f"{path} was judged with the profile {verdict.profile!r}, but one of {list(profiles)} is wanted")
+    if verdict.checkpoint != digest:
+        raise Refused(f"{checkpoint} has the digest {digest}, but {path} is about {verdict.checkpoint}: it was changed")
+    return verdict
+
+
+def _verdict_file(path: str | os.PathLike) -> Path:
+    path = Path(path)
+    return path / "verdict.json" if path.is_dir() else path
