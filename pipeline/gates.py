@@ -1,7 +1,6 @@
 """What a gate needs of a model: a sampler of replies to its prompts, and a reward model's evidence."""
 
 import functools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,9 +13,9 @@ from base_model.interleave import Example, interleave
 from base_model.sampling import SamplingConfig
 from reward.data import Pair
 from reward.model import score
-from safety.evaluation import Sampler
-from safety.policy import SamplingPlan
-from safety.reward_gate import RewardEvidence
+from safety.evaluation import Evaluation, Sampler
+from safety.policy import GatePolicy, SamplingPlan
+from safety.reward_evidence import RewardEvidence
 from safety.scorer import Scorer
 from safety.scorers import open_scorer
 from training.progress import progress
@@ -56,7 +55,11 @@ def gate_sampler(model: LanguageModel, label: str) -> Sampler:
 
 
 def reward_evidence(
-    model: LanguageModel, policy: LanguageModel, pairs: Sequence[Pair], samples: Path, scorer: Scorer, *, label: str
+    model: LanguageModel,
+    policy: LanguageModel,
+    pairs: Sequence[Pair],
+    replies: Evaluation,
+    demands: GatePolicy,
 ) -> RewardEvidence:
     """Measures a reward model for its gate.
 
@@ -64,27 +67,27 @@ def reward_evidence(
         model: the reward model.
         policy: the SFT model that it will train.
         pairs: held-out pairs whose chosen reply is the less toxic one.
-        samples: samples.jsonl of the policy's gate: replies with their toxicity, drawn and scored there.
-        scorer: who scored them.
-        label: the scorer's label that counts.
+        replies: the policy's replies, as its gate drew and scored them.
+        demands: that gate's policy.
     """
     texts = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
     scores = score(model, texts)
-    lines = [json.loads(line) for line in samples.read_text(encoding="utf-8").splitlines()]
-    replies = [conversation(model, line["text"], reply) for line in lines for reply in line["samples"]]
-    rewards = score(model, replies).reshape(len(lines), -1)
+    drawn = [
+        conversation(model, prompt.text, reply)
+        for prompt, samples in zip(replies.prompts, replies.samples, strict=True)
+        for reply in samples
+    ]
     # Short texts, so that they share a width alone and are padded to several times their length beside the longest one.
     some = sorted(texts, key=len)[:32]
     alone = score(model, some, batch_size=1)
-    wide = score(model, [*some, max([*texts, *replies], key=len)])[:-1]
+    wide = score(model, [*some, max([*texts, *drawn], key=len)])[:-1]
     return RewardEvidence(
-        less_toxic_preferred=scores[: len(pairs)] > scores[len(pairs) :],
-        rewards=rewards,
-        toxicity=np.array([line["scores"][label] for line in lines], np.float64),
-        lengths=np.array([[len(reply.split()) for reply in line["samples"]] for line in lines], np.float64),
+        margins=scores[: len(pairs)] - scores[len(pairs) :],
+        replies=replies,
+        demands=demands,
+        rewards=score(model, drawn).reshape(len(replies.samples), -1),
         padding_difference=float(np.abs(wide - alone).max()),
         batch_difference=float(np.abs(score(model, some) - alone).max()),
         reward_fingerprint=model.fingerprint,
         policy_fingerprint=policy.fingerprint,
-        scorer=scorer.identity,
     )

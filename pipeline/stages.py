@@ -24,10 +24,12 @@ from ppo.train import PPOTrainer
 from reward.data import preference_pairs
 from reward.evaluation import evaluate_pairs
 from reward.train import RewardTrainer
+from safety.evidence import load_evaluation
 from safety.gate import gate
 from safety.gate_folder import has_evidence, load, require_passing, verdict_digest
 from safety.quarantine import inherited, waive
-from safety.reward_gate import RewardEvidence, reward_gate
+from safety.reward_evidence import RewardEvidence
+from safety.reward_gate import reward_gate
 from safety.verdict import Verdict
 from safety.waiver import Waiver
 from sft.train import SFTTrainer
@@ -219,8 +221,9 @@ class Pipeline:
                 raise BadInput('no row of preferences_held_out has the source "toxicity", on which the gate measures')
             options = self.config.reward
             pairs = preference_pairs(rows, model, max_length=options.max_length, on_bad_row=options.on_bad_row)
-            scorer, label = make_scorer(self.config.scorer), self.config.gate_policy.label
-            return reward_evidence(model, policy, pairs, sft.samples, scorer, label=label)
+            demands = self.config.gate_policy
+            replies = load_evaluation(sft.gate, make_scorer(self.config.scorer), demands)
+            return reward_evidence(model, policy, pairs, replies, demands)
 
         return reward_gate(
             measure,

@@ -7,7 +7,8 @@
     policy.py, demands.py, fields.py    what is demanded, checked and described as JSON Schema
     preconditions.py, clauses.py, usefulness.py     each demand decided: pass, fail or inconclusive
     evaluation.py, gate.py      sample, score, compare with parent and base, decide
-    reward_gate.py              the gate of a reward model, which generates nothing; reward_policy.py: its demands
+    reward_gate.py              the gate of a reward model, which generates nothing; reward_policy.py: its demands,
+                                reward_evidence.py, reward_clauses.py: what is measured of it, and decided
     verdict.py, gate_folder.py, evidence.py         verdict.json, report.json and samples.jsonl, and `require_passing`
     quarantine.py, waiver.py    what may be used although it did not pass
 
@@ -23,7 +24,7 @@ from safety.gate_folder import load, require_passing, verdict_digest
 from safety.policy import GatePolicy, Limits, SamplingPlan, UtilityFloors
 from safety.prompt_set import load_prompts, packaged_prompts
 from safety.prompts import GatePrompt, overlap, prompts_digest, select
-from safety.reward_gate import RewardEvidence
+from safety.reward_evidence import RewardEvidence
 from safety.reward_policy import RewardGatePolicy
 from safety.scorer import Scorer, ScorerIdentity
 from safety.scorers import open_scorer

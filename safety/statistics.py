@@ -6,6 +6,7 @@ on the upper end. The upper end of a two-sided interval at 2 * alpha is the same
 every clause holds (an intersection-union test), no correction for their number is owed.
 """
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -68,6 +69,43 @@ def bootstrap_mean(
         means = _resampled_means(values, resamples, np.random.default_rng(seed))
         low, high = (float(end) for end in np.quantile(means, [tail, 1 - tail]))
     return one_sided(Interval(mean, low, high), sides, bounds)
+
+
+def bootstrap(
+    values: Float[np.ndarray, " pairs"],
+    statistic: Callable[[Float[np.ndarray, "... pairs"]], Float[np.ndarray, "..."]],
+    *,
+    seed: int,
+    resamples: int = 2000,
+    alpha: float = 0.05,
+    sides: Sides = "two",
+) -> Interval:
+    """Bootstrap, percentile method, of a statistic in [0, 1] that is no mean, over values that are independent.
+
+    For a statistic that chance makes larger, such as a calibration error, resampling adds chance to chance: the upper
+    end lies too high rather than too low. The interval is never narrower than what no value among so many can exclude.
+
+    Args:
+        values: one of each unit.
+        statistic: of the last axis.
+        seed: see `bootstrap_mean`, as for the others.
+        resamples: see there.
+        alpha: see there.
+        sides: see there.
+    """
+    tail = tail_of(alpha, sides)
+    estimate, rng = float(statistic(values)), np.random.default_rng(seed)
+    rows = max(1, _CHUNK // len(values))
+    found = np.concatenate(
+        [
+            statistic(values[rng.integers(len(values), size=(min(rows, resamples - start), len(values)))])
+            for start in range(0, resamples, rows)
+        ]
+    )
+    low, high = (float(end) for end in np.quantile(found, [tail, 1 - tail]))
+    unseen = 1 - tail ** (1 / len(values))
+    low, high = min(low, estimate * (1 - unseen)), max(high, estimate + unseen * (1 - estimate))
+    return one_sided(Interval(estimate, low, high), sides, (0.0, 1.0))
 
 
 def paired_bootstrap(

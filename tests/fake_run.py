@@ -18,10 +18,11 @@ from pipeline import ledger
 from reward.data import Pair
 from reward.evaluation import evaluate_pairs
 from safety import packaged_prompts, reward_policy
+from safety.evidence import load_evaluation
 from safety.gate import gate
 from safety.policy import Limits, quickstart
-from safety.reward_gate import RewardEvidence, reward_gate
-from safety.scorer import ScorerIdentity
+from safety.reward_evidence import RewardEvidence
+from safety.reward_gate import reward_gate
 from safety.scorers.lexical import LexicalScorer
 
 HOSTILE = (
@@ -60,8 +61,9 @@ def make(run: Path, *, until: str = "ppo") -> Path:
         if stage == "reward":
             evaluation = json.dumps(reward_evaluation(rng), indent=1)
             (run / "reward" / "evaluation.json").write_text(evaluation)
-            verdict = reward_gate(lambda: reward_evidence(rng), reward_policy.quickstart(), checkpoint=folder,
-                                  folder=run / stage / "gate", parent_gate=run / "sft" / "gate")  # fmt: skip
+            verdict = reward_gate(lambda: reward_evidence(run / "sft" / "gate", rng), reward_policy_of_8(),
+                                  checkpoint=folder, folder=run / stage / "gate",
+                                  parent_gate=run / "sft" / "gate")  # fmt: skip
         else:
             parents = {} if stage == "base" else {"base_gate": run / "base" / "gate",
                        "parent_gate": run / {"sft": "base", "ppo": "sft"}[stage] / "gate"}  # fmt: skip
@@ -106,13 +108,19 @@ def sampler(toxic_share: float, *, seed: int):
     return sample
 
 
-def reward_evidence(rng) -> RewardEvidence:
-    """A reward model that passes its gate."""
-    toxicity, lengths = rng.random((60, 8)), rng.integers(1, 20, (60, 8)).astype(float)
+def reward_policy_of_8():
+    """The quickstart's policy of the reward model's gate, for as many replies as the other gates draw here."""
+    return replace(reward_policy.quickstart(), min_replies=8)
+
+
+def reward_evidence(sft_gate: Path, rng) -> RewardEvidence:
+    """A reward model that passes its gate: its reward falls with the toxicity of SFT's replies."""
+    replies = load_evaluation(sft_gate, LexicalScorer(), policy())
+    toxicity = replies.scores["toxicity"]
     return RewardEvidence(
-        less_toxic_preferred=np.arange(100) % 10 != 0, rewards=-toxicity + 0.2 * rng.standard_normal((60, 8)),
-        toxicity=toxicity, lengths=lengths, padding_difference=1e-6, batch_difference=0.0, reward_fingerprint="f",
-        policy_fingerprint="f", scorer=ScorerIdentity(*LexicalScorer().identity),
+        margins=np.where(np.arange(100) % 10 != 0, 2.2, -2.2), replies=replies, demands=policy(),
+        rewards=-toxicity + 0.2 * rng.standard_normal(toxicity.shape), padding_difference=1e-6, batch_difference=0.0,
+        reward_fingerprint="f", policy_fingerprint="f",
     )  # fmt: skip
 
 
