@@ -137,6 +137,11 @@ def save(model: LanguageModel, folder: Path, *, weights: str = "orbax") -> None:
     temporary.rename(folder)
 
 
+def kind_of(folder: Path) -> str:
+    """What to ask `load` for; it refuses what is neither a language model nor a reward model."""
+    return "scalar" if read_config(folder / "config.json").get("kind") == "scalar" else "decoder"
+
+
 def load(folder: Path | str, *, kind: str = "decoder") -> LanguageModel:
     """Reads a model from its folder and verifies that its parameters are those that were written.
 

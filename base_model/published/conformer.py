@@ -2,7 +2,7 @@
 
 from base_model.conformer import ConformerConfig
 from base_model.published.clipped import clipped_linear
-from base_model.published.table import CONVOLUTION, DEPTHWISE, TRANSPOSED, Table, Tensor, below
+from base_model.published.table import CONVOLUTION, DEPTHWISE, TRANSPOSED, Table, Tensor, below, repeated
 
 LINEAR = {
     "before.up": "feed_forward1.ffw_layer_1",
@@ -47,7 +47,6 @@ def conformer(config: ConformerConfig) -> Table:
     layer = dict(LAYER)
     for ours, published in LINEAR.items():
         layer |= clipped_linear(ours, published, clipped=config.clipped)
-    for index in range(config.layers):
-        table |= below(f"layers.{index}.", f"layers.{index}.", layer)
+    table |= repeated("layers", "layers", config.layers, layer)
     projector = {"project": Tensor("embed_audio.embedding_projection.weight", TRANSPOSED)}
     return below("", "audio_tower.", table) | projector

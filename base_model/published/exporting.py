@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,31 +22,25 @@ from training.errors import BadInput
 DTYPES = {"bfloat16": np.dtype(jnp.bfloat16), "float32": np.dtype(np.float32)}
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExportConfig:
-    """How a model is written.
-
-    Attributes:
-        dtype: of the tensors; published models are bfloat16.
-        shard_bytes: largest file of tensors.
-        towers: False leaves the encoders of pictures and sounds behind, for a model of text alone.
-    """
-
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    shard_bytes: int = 5_000_000_000
-    towers: bool = True
-
-    def __post_init__(self) -> None:
-        """Checks the dtype and the size."""
-        if self.dtype not in DTYPES or self.shard_bytes < 1:
-            raise BadInput(f"dtype is one of {', '.join(DTYPES)} and shard_bytes above 0, not {self.dtype!r}")
-
-
-def export_model(model: LanguageModel, out: Path, config: ExportConfig) -> None:
+def export_model(
+    model: LanguageModel,
+    out: Path,
+    *,
+    dtype: Literal["bfloat16", "float32"] = "bfloat16",
+    shard_bytes: int = 5_000_000_000,
+    towers: bool = True,
+) -> None:
     """Writes a published folder, whole or not at all: config.json, safetensors and the tokenizer's file.
 
     A reward model becomes a sequence classifier with one label: its head is score.weight, and score.bias, which
     transformers does not read and which moves all scores alike.
+
+    Args:
+        model: what to write.
+        out: folder that must not exist yet.
+        dtype: of the tensors; published models are bfloat16.
+        shard_bytes: largest file of tensors.
+        towers: False leaves the encoders of pictures and sounds behind, for a model of text alone.
 
     Raises:
         BadInput: when the folder exists, or no published model has this model's shape.
@@ -54,10 +48,10 @@ def export_model(model: LanguageModel, out: Path, config: ExportConfig) -> None:
     if out.exists():
         raise BadInput(f"{out} exists already; nothing is ever overwritten")
     params = model.params["trunk"] if model.kind == "scalar" else model.params
-    shape, params = as_published(model.config, params, towers=config.towers)
+    shape, params = as_published(model.config, params, towers=towers)
     known = model.tokenizer.controls
     description = describe(shape, {name: known[piece] for name, piece in CONTROLS.items() if piece in known})
-    description |= {"architectures": [_architecture(description, model.kind)], "dtype": config.dtype}
+    description |= {"architectures": [_architecture(description, model.kind)], "dtype": dtype}
     if model.kind == "scalar":
         description["num_labels"] = 1
     temporary = out.with_name(out.name + ".tmp")
@@ -67,7 +61,7 @@ def export_model(model: LanguageModel, out: Path, config: ExportConfig) -> None:
     generation = {"bos_token_id": BOS, "pad_token_id": PAD, "eos_token_id": [EOS, model.tokenizer.end_of_turn]}
     write_json(temporary / "generation_config.json", generation)
     tensors = [*written_params(shape, params, prefixes=_prefixes(description)), *_head(model)]
-    write_tensors(temporary, tensors, dtype=DTYPES[config.dtype], shard_bytes=config.shard_bytes)
+    write_tensors(temporary, tensors, dtype=DTYPES[dtype], shard_bytes=shard_bytes)
     (temporary / model.tokenizer.file_name).write_bytes(model.tokenizer.model)
     temporary.rename(out)
 

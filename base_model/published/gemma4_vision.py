@@ -2,7 +2,7 @@
 
 from base_model.gemma4_vision import Gemma4VisionConfig
 from base_model.published.clipped import clipped_linear
-from base_model.published.table import TRANSPOSED, Table, Tensor, below
+from base_model.published.table import TRANSPOSED, Table, Tensor, below, repeated
 
 LINEAR = {
     "attention.query": "self_attn.q_proj",
@@ -35,7 +35,6 @@ def gemma4_vision(config: Gemma4VisionConfig) -> Table:
     layer = dict(LAYER)
     for ours, published in LINEAR.items():
         layer |= clipped_linear(ours, published, clipped=config.clipped)
-    for index in range(config.layers):
-        table |= below(f"layers.{index}.", f"encoder.layers.{index}.", layer)
+    table |= repeated("layers", "encoder.layers", config.layers, layer)
     projector = {"project": Tensor("embed_vision.embedding_projection.weight", TRANSPOSED)}
     return below("", "vision_tower.", table) | projector

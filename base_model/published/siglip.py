@@ -1,7 +1,7 @@
 """Tensors of Gemma 3's picture encoder (base_model/siglip.py)."""
 
 from base_model.published.biased import layer_norm, linear
-from base_model.published.table import CONVOLUTION, Table, Tensor, below
+from base_model.published.table import CONVOLUTION, Table, Tensor, below, repeated
 from base_model.siglip import SiglipConfig
 
 LAYER: Table = {
@@ -24,8 +24,7 @@ def siglip(config: SiglipConfig) -> Table:
         "places": Tensor("embeddings.position_embedding.weight"),
         **layer_norm("norm", "post_layernorm"),
     }
-    for index in range(config.layers):
-        table |= below(f"layers.{index}.", f"encoder.layers.{index}.", LAYER)
+    table |= repeated("layers", "encoder.layers", config.layers, LAYER)
     projector = {
         "soft_norm.weight": Tensor("multi_modal_projector.mm_soft_emb_norm.weight"),
         "project": Tensor("multi_modal_projector.mm_input_projection_weight"),

@@ -45,6 +45,14 @@ def below(ours: str, published: str, table: Table) -> Table:
     return {f"{ours}{path}": Tensor(f"{published}{name}", layout) for path, (name, layout) in table.items()}
 
 
+def repeated(ours: str, published: str, count: int, layer: Table) -> Table:
+    """The tables of `count` layers that are alike, numbered from 0 behind these paths."""
+    table: Table = {}
+    for number in range(count):
+        table |= below(f"{ours}.{number}.", f"{published}.{number}.", layer)
+    return table
+
+
 def canonical(name: str) -> str:
     """The name without the wrappers that differ between versions of the same checkpoint.
 

@@ -173,12 +173,10 @@ def info(config: BaseInfo) -> None:
     import jax
 
     from base_model import checkpoint
-    from base_model.config import read_config
     from training.digest import folder_digest
 
     folder = _folder(config.checkpoint)
-    # What kind it is, is what is asked; anything unknown is refused as no language model.
-    kind = "scalar" if read_config(folder / "config.json").get("kind") == "scalar" else "decoder"
+    kind = checkpoint.kind_of(folder)
     model = checkpoint.load(folder, kind=kind)
     count = lambda params: sum(leaf.size for leaf in jax.tree.leaves(params))  # noqa: E731
     shape = model.config

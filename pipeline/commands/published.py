@@ -96,11 +96,10 @@ def export(config: BaseExport) -> None:
     from pathlib import Path
 
     from base_model import checkpoint
-    from base_model.config import read_config
-    from base_model.published.exporting import ExportConfig, export_model
+    from base_model.published.exporting import export_model
 
     folder = shipped_model() if config.checkpoint == "shipped" else Path(config.checkpoint)
-    options = ExportConfig(dtype=config.dtype, shard_bytes=config.shard_bytes, towers=config.towers)
-    kind = "scalar" if read_config(folder / "config.json").get("kind") == "scalar" else "decoder"
-    export_model(checkpoint.load(folder, kind=kind), Path(config.out), options)
+    model = checkpoint.load(folder, kind=checkpoint.kind_of(folder))
+    out = Path(config.out)
+    export_model(model, out, dtype=config.dtype, shard_bytes=config.shard_bytes, towers=config.towers)
     print(f"Folder: {config.out}")
