@@ -94,6 +94,18 @@ def scale(low: float, high: float, start: float, end: float) -> Scale:
     return lambda value: start + (value - low) / (high - low) * (end - start)
 
 
+def log_scale(low: float, high: float, start: float, end: float) -> Scale:
+    """The map of [low, high], both above 0, to [start, end] by the logarithm."""
+    inner = scale(*widened(math.log10(low), math.log10(high)), start, end)
+    return lambda value: inner(math.log10(value))
+
+
+def powers_of_ten(low: float, high: float) -> list[float]:
+    """Those inside [low, high]; both ends where there is none."""
+    found = [10.0**i for i in range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)]
+    return found or [low, high]
+
+
 def ends(values: Sequence[float]) -> tuple[float, float]:
     """The smallest and the largest."""
     return min(values), max(values)

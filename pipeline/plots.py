@@ -20,8 +20,10 @@ from pipeline.marks import (
     dot,
     ends,
     lettering,
+    log_scale,
     number,
     padded,
+    powers_of_ten,
     rounded,
     scale,
     segment,
@@ -137,6 +139,7 @@ def curves(
     reference: float | None = None,
     steps: bool = False,
     smooth: bool = False,
+    logarithmic: bool = False,
     legend: Sequence[Key] = (),
 ) -> Figure:
     """Lines over a common x axis.
@@ -150,6 +153,7 @@ def curves(
         reference: a horizontal line, such as chance.
         steps: draw a staircase, as of a cumulative distribution.
         smooth: draw the points faintly and their running mean over them.
+        logarithmic: draw x, which is above 0, by its logarithm.
         legend: entries of the legend.
     """
     kept = [(line, [(a, b) for a, b in line.points if b is not None and math.isfinite(b)]) for line in series]
@@ -157,10 +161,12 @@ def curves(
     xs = [a for _, points in kept for a, _ in points] or [0.0, 1.0]
     ys = [b for _, points in kept for _, b in points] or [0.0, 1.0]
     low, high = padded(*ends([*ys, *(() if reference is None else (reference,)), *(domain or ())]), exact=domain)
-    x = scale(*widened(min(xs), max(xs)), LEFT, RIGHT)
+    x, shown = scale(*widened(min(xs), max(xs)), LEFT, RIGHT), ticks(min(xs), max(xs), count=5)
+    if logarithmic:
+        x, shown = log_scale(*ends(xs), LEFT, RIGHT), powers_of_ten(*ends(xs))
     y = scale(low, high, HEIGHT, 8)
     marks = y_axis(y, ticks(low, high))
-    marks += x_axis(x, ticks(min(xs), max(xs), count=5), HEIGHT, label=x_label)
+    marks += x_axis(x, shown, HEIGHT, label=x_label)
     if reference is not None:
         marks.append(segment(LEFT, y(reference), RIGHT, y(reference), "reference"))
     for line, points in kept:

@@ -1,4 +1,4 @@
-"""The page of a run: report.html, one file that works offline and trusts nothing that a model wrote.
+"""The pages of a run and of each gate: report.html, files that work offline and trust nothing that a model wrote.
 
 `theodolite report RUN` draws it again from what is in the run folder, whatever stages are there so far. All text is
 escaped; the page's own style and script are admitted by their hashes and nothing else may load or run.
@@ -6,8 +6,8 @@ escaped; the page's own style and script are admitted by their hashes and nothin
 
 import base64
 import hashlib
-import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,43 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline import __version__
+from pipeline.card import model_card
+from pipeline.junit import junit
 from pipeline.marks import typeset
-from pipeline.page import changes, provenance, reward, samples, scorer_audit, toxicity, training, verdicts
-from pipeline.page.record import RunRecord, read_run, visible
+from pipeline.page import (
+    categories,
+    changes,
+    provenance,
+    replies,
+    reward,
+    samples,
+    scorer_audit,
+    toxicity,
+    training,
+    usefulness,
+    verdicts,
+)
+from pipeline.page.record import RunRecord, StageRecord, read_run, visible
 from pipeline.run_folder import RunFolder
+from training.files import write_whole
+
+RUN_CONTENTS = (
+    ("changes", "What changed"), ("verdicts", "Verdicts"), ("toxicity", "Toxicity"), ("reward", "Reward"),
+    ("samples", "Samples"), ("replies", "Every reply"), ("reward-model", "Reward model"), ("training", "Training"),
+    ("clauses", "Clauses"), ("lineage", "Lineage"), ("provenance", "Provenance"),
+)  # fmt: skip
+GATE_CONTENTS = {
+    "generations": (("verdicts", "Verdict"), ("toxicity", "Toxicity"), ("replies", "Every reply"),
+                    ("clauses", "Clauses"), ("provenance", "Provenance")),
+    "reward": (("verdicts", "Verdict"), ("reward-model", "Reward model"), ("clauses", "Clauses"),
+               ("provenance", "Provenance")),
+}  # fmt: skip
 
 
 def draw_report(run: Path) -> Path:
-    """Draws `run/report.html` from what is in the run folder; the same files give the same bytes.
+    """Draws `run/report.html` from what is in the run folder, and what goes with it.
 
+    That is junit.xml, model_card.md, and a page for each gate in its folder. The same files give the same bytes.
     Missing or broken files are said in words on the page.
 
     Args:
@@ -37,15 +65,34 @@ def draw_report(run: Path) -> Path:
         BadInput: There is no run in that folder.
     """
     folder = RunFolder.open(run)
-    page = render(read_run(folder.path))
-    part = folder.report.with_name(folder.report.name + ".part")
-    part.write_bytes(page.encode())
-    os.replace(part, folder.report)
+    record = read_run(folder.path)
+    write_whole(folder.junit, junit(record))
+    files = {folder.card: model_card(record)}
+    files |= {folder.stage(s.name).page: "" if s.verdict is None else render_gate(record, s) for s in record.stages}
+    for path, content in files.items():
+        if content:
+            write_whole(path, content)
+        else:  # one that is older than the run's files must not pass for theirs
+            path.unlink(missing_ok=True)
+    write_whole(folder.report, render(record))
     return folder.report
 
 
 def render(record: RunRecord) -> str:
-    """The page as HTML."""
+    """The page of a run as HTML."""
+    found = sections(record)
+    return _page(record, found | {"kind": "Run report", "contents": RUN_CONTENTS})
+
+
+def render_gate(record: RunRecord, stage: StageRecord) -> str:
+    """The page of one gate as HTML; the run's other stages are on it only as what this one is compared with."""
+    found = sections(replace(record, stages=(stage,)))
+    contents = GATE_CONTENTS["reward" if stage.name == "reward" else "generations"]
+    found |= {"kind": f"Gate of {stage.title}", "contents": contents, "answer": verdicts.gate_answer(stage)}
+    return _page(record, found | {"headline": verdicts.gate_headline(stage)})
+
+
+def _page(record: RunRecord, content: dict[str, Any]) -> str:
     environment = Environment(
         loader=PackageLoader("pipeline"),
         autoescape=True,
@@ -55,14 +102,14 @@ def render(record: RunRecord) -> str:
         finalize=partial(_printed, record),
     )
     environment.filters["typeset"] = typeset
-    # The only markup that is not escaped: these two files are ours.
+    # The only markup that is not escaped, beside the replies' JSON: these two files are ours.
     style, script = (_own_file(environment, name) for name in ("report.css", "report.js"))
     policy = (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; base-uri 'none'; "
         "form-action 'none'"
     )
-    template = environment.get_template("report.html.j2")
-    return template.render(style=style, script=script, policy=policy, version=__version__, **sections(record))
+    template = environment.get_template("page.html.j2")
+    return template.render(style=style, script=script, policy=policy, version=__version__, **content)
 
 
 def sections(record: RunRecord) -> dict[str, Any]:
@@ -77,7 +124,8 @@ def sections(record: RunRecord) -> dict[str, Any]:
             notes.append(f"{what} cannot be shown: its files are not of the shape expected ({shape}).")
             return default
 
-    ppo, reward_stage = record.stages[-1], record.stages[2]
+    stages = {stage.name: stage for stage in record.stages}
+    evaluated = stages["reward"].evaluation if "reward" in stages else None
     no_scorer = {"name": "lexical", "version": "", "digest": "", "blind": toxicity.LEXICAL, "warning": ""}
     changed = guarded("What changed", lambda: changes.changes(record), [])
     found: dict[str, Any] = {
@@ -98,10 +146,12 @@ def sections(record: RunRecord) -> dict[str, Any]:
         "levels": guarded("Toxicity by stage", lambda: toxicity.levels(record), []),
         "differences": guarded("Differences between stages", lambda: toxicity.differences(record), []),
         "distributions": guarded("Distributions of the maximum", lambda: toxicity.distributions(record), []),
-        "usefulness": guarded("Usefulness", lambda: toxicity.usefulness(record), None),
+        "categories": guarded("Categories", lambda: categories.categories(record), None),
+        "unprompted": guarded("Unprompted generations", lambda: toxicity.unprompted(record), None),
+        "usefulness": guarded("Usefulness", lambda: usefulness.usefulness(record), None),
         "reward_by_stage": guarded("Reward by stage", lambda: reward.by_stage(record), None),
         "for_scale": guarded("Reward of the favourites", lambda: reward.for_scale(record), ""),
-        "evaluation": guarded("The reward model's evaluation", partial(_evaluation, reward_stage.evaluation), None),
+        "evaluation": guarded("The reward model's evaluation", partial(_evaluation, evaluated), None),
         "curves": {
             stage.name: guarded(f"Curves of {stage.title}", partial(training.figures, stage), [])
             for stage in record.stages
@@ -110,8 +160,9 @@ def sections(record: RunRecord) -> dict[str, Any]:
             stage.name: guarded(f"Metrics of {stage.title}", partial(training.overview, stage), None)
             for stage in record.stages
         },
-        "first_minibatch": guarded("PPO's first minibatch", lambda: training.first_minibatch(ppo), ""),
+        "first_minibatch": guarded("PPO's first minibatch", lambda: _first_minibatch(stages), ""),
         "gallery": guarded("Samples", lambda: samples.gallery(_sampled(record)), samples.Gallery((), (), 0)),
+        "replies": guarded("Replies", lambda: replies.replies(_sampled(record), partial(_printed, record)), None),
         "provenance": provenance.provenance(record),
         "config_text": record.config_text,
         "has_summary": record.summary is not None,
@@ -128,6 +179,10 @@ def _printed(record: RunRecord, value: Any) -> Any:
 
 def _evaluation(found: dict | None) -> reward.Evaluation | None:
     return None if found is None else reward.evaluation(found)
+
+
+def _first_minibatch(stages: dict[str, StageRecord]) -> str:
+    return training.first_minibatch(stages["ppo"]) if "ppo" in stages else ""
 
 
 def _sampled(record: RunRecord) -> list:

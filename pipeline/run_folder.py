@@ -74,6 +74,11 @@ class StageFolder:
         """What the gate's prompts were answered with."""
         return self.gate / "samples.jsonl"
 
+    @property
+    def page(self) -> Path:
+        """The gate's measurements, for people."""
+        return self.gate / "report.html"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunFolder:
@@ -141,6 +146,16 @@ class RunFolder:
     def report(self) -> Path:
         """Results of every stage, for people."""
         return self.path / "report.html"
+
+    @property
+    def junit(self) -> Path:
+        """Every clause of every gate, for what reads JUnit's XML."""
+        return self.path / "junit.xml"
+
+    @property
+    def card(self) -> Path:
+        """The model card of the last stage that was gated."""
+        return self.path / "model_card.md"
 
     @property
     def crash(self) -> Path:

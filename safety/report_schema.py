@@ -3,8 +3,6 @@
 from typing import Any
 
 from safety import metrics
-from safety.fields import schema
-from safety.policy import GatePolicy
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _NUMBER, _TEXT, _WHOLE = {"type": "number"}, {"type": "string"}, {"type": "integer", "minimum": 0}
@@ -16,6 +14,11 @@ def _object(description: str, **properties: Any) -> dict[str, Any]:
     """An object with exactly these fields."""
     return {"description": description, "type": "object", "additionalProperties": False,
             "required": list(properties), "properties": properties}  # fmt: skip
+
+
+def _open(description: str, **properties: Any) -> dict[str, Any]:
+    """An object with these fields and perhaps more: a version of the format may add some, and takes none away."""
+    return _object(description, **properties) | {"additionalProperties": True}
 
 
 def _each(description: str, of: dict[str, Any]) -> dict[str, Any]:
@@ -60,7 +63,8 @@ def _toxicity() -> dict[str, Any]:
 def _useful() -> dict[str, Any]:
     shares = {name: _SHARE for name in metrics.Utility._fields}
     shares |= {"empty": _WHOLE, "mean_words": {"type": "number", "minimum": 0}}
-    return _object("Words, diversity, loops, refusals.", **shares, refusals=_interval("Share of replies.", _SHARE))
+    refusals = _interval("Share of replies, corrected for the detector's errors.", _SHARE)
+    return _open("Words, diversity, loops, refusals.", **shares, refusals=refusals)
 
 
 def _categories() -> dict[str, Any]:
@@ -79,17 +83,16 @@ def _categories() -> dict[str, Any]:
 
 
 def _generations() -> dict[str, Any]:
-    policy = {key: part for key, part in schema(GatePolicy, "Gate policy").items() if key != "$schema"}
     differences = _object("By metric.", **{name: _interval(_BOUND, _NUMBER, upper_bound=_NUMBER)
                                            for name in metrics.METRICS})  # fmt: skip
     point = _object("The highest score of n generations.", n=_WHOLE, mean=_SHARE, sd=_NUMBER, low=_SHARE, high=_SHARE)
     origin = _object("A set that prompts were drawn from.", source=_TEXT, licence=_TEXT, digest=_DIGEST, prompts=_WHOLE)
-    return _object(
+    return _open(
         "The gate of a stage that writes text.",
         schema_version={"const": 1},
         kind={"const": "generations"},
         profile=_TEXT,
-        policy=policy,
+        policy={"type": "object", "description": "What was demanded, as gate_policy.schema.json has it."},
         scorer=_SCORER,
         label=_TEXT | {"description": "The scorer's label that the metrics are about."},
         prompts=_object(
@@ -99,6 +102,12 @@ def _generations() -> dict[str, Any]:
         ),
         metrics=_each("Toxicity by group of prompts.", _each("By label.", _toxicity())),
         utility=_each("Usefulness by group of prompts.", _useful()),
+        refusal_detector=_object(
+            "What the detector of refusals makes of labelled replies.",
+            rows=_DIGEST, refusals=_WHOLE, found=_WHOLE, answers=_WHOLE, flagged=_WHOLE,
+            false_negative_rate=_interval("Clopper-Pearson.", _SHARE),
+            false_positive_rate=_interval("Clopper-Pearson.", _SHARE),
+        ),
         perplexity=_or_null(_NUMBER),
         unprompted=_or_null(_object(
             "Generations from nothing but the beginning of a text.",
@@ -109,6 +118,9 @@ def _generations() -> dict[str, Any]:
             )),
         )),
         differences=_each("Paired, against parent and base.", _each("By group of prompts.", _or_null(differences))),
+        parity=_each("Prompts in other forms than text, against the text.", {"oneOf": [
+            _object("Not tried.", not_run=_TEXT), _object("Paired, over all prompts.", differences=differences),
+        ]}),
         categories=_each("Against parent and base.", _or_null(_categories())),
         clauses=_CLAUSES,
     )  # fmt: skip
@@ -116,17 +128,17 @@ def _generations() -> dict[str, Any]:
 
 def _reward() -> dict[str, Any]:
     """What every report of a reward model's gate has; its metrics are those of its policy."""
-    fixed = _object("The gate of a reward model.", schema_version={"const": 1}, kind={"const": "reward"}, profile=_TEXT,
-                    policy={"type": "object"}, scorer=_SCORER, counts=_each("How much was measured.", _WHOLE),
-                    metrics={"type": "object"}, clauses=_CLAUSES)  # fmt: skip
-    return fixed | {"additionalProperties": True}
+    return _open("The gate of a reward model.", schema_version={"const": 1}, kind={"const": "reward"}, profile=_TEXT,
+                 policy={"type": "object"}, scorer=_SCORER, counts=_each("How much was measured.", _WHOLE),
+                 metrics={"type": "object"}, clauses=_CLAUSES)  # fmt: skip
 
 
 def report_schema() -> dict[str, Any]:
     """The schema of report.json."""
     words = "What a gate measured and decided."
     return {"$schema": _DRAFT, "title": "Report of a gate", "description": words, "type": "object",
-            "oneOf": [_generations(), _reward()]}  # fmt: skip
+            "properties": {"kind": {"enum": ["generations", "reward"]}}, "required": ["kind"],
+            "if": {"properties": {"kind": {"const": "reward"}}}, "then": _reward(), "else": _generations()}  # fmt: skip
 
 
 def samples_schema() -> dict[str, Any]:

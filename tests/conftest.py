@@ -45,6 +45,14 @@ def in_process(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def finished_run(tmp_path_factory):
+    """The folder of a run that went through all stages (tests/fake_run.py); copy it before changing anything in it."""
+    import fake_run
+
+    return fake_run.make(tmp_path_factory.mktemp("runs") / "quickstart")
+
+
+@pytest.fixture(scope="session")
 def tokenizer():
     """340 ids: 256 bytes, the control tokens, and pieces of the corpus."""
     return Tokenizer.train(corpus(), vocab_size=340)

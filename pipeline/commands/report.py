@@ -9,14 +9,21 @@ class Report:
 
     Attributes:
         run: the run's folder.
+        open: show it in the browser.
     """
 
     run: str
+    open: bool = False
 
 
 def report(config: Report) -> None:
-    """Draws it."""
+    """Draws it, with junit.xml and model_card.md beside it."""
+    import webbrowser
+
     from pipeline.report import draw_report
     from pipeline.run_folder import RunFolder
 
-    print(draw_report(RunFolder.open(config.run).path))
+    page = draw_report(RunFolder.open(config.run).path)
+    print(page)
+    if config.open and not webbrowser.open(page.as_uri()):
+        print("No browser can be started here; open that file in one.")

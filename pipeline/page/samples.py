@@ -84,7 +84,7 @@ def _exhibit(prompt: str, stages: list[StageRecord], rows: dict[str, dict[str, d
     row = rows[stages[-1].name][prompt]
     return Exhibit(
         id=str(prompt),
-        text=_cut(row["text"]),
+        text=cut(row["text"]),
         # Nobody scored the prompts, but those chosen for being hostile read no better than the replies.
         covered=row["stratum"] == "toxic",
         stratum=str(row["stratum"]),
@@ -102,13 +102,13 @@ def _answers(stage: StageRecord, row: dict) -> Answers:
 
     def reply(place: int) -> Reply:
         # Not "score >= cover": a score that is no number must not uncover its text.
-        return Reply(_cut(row["samples"][place]), scores[place], not scores[place] < cover, place + 1)
+        return Reply(cut(row["samples"][place]), scores[place], not scores[place] < cover, place + 1)
 
     worst = max(range(len(scores)), key=lambda i: (scores[i], -i))
     toxic = sum(score >= threshold for score in scores)
     return Answers(stage.name, stage.title, reply(worst), reply(0), toxic, len(scores))
 
 
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
     """A text that one reply cannot flood the page with."""
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} … ({len(text) - _LONGEST} more characters)"

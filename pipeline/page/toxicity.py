@@ -1,9 +1,9 @@
-"""Toxicity by stage: levels under their ceilings, differences under their margins, distributions, usefulness."""
+"""Toxicity by stage: levels under their ceilings, differences under their margins, distributions, unprompted."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.marks import Figure, Key, Table, number
+from pipeline.marks import Figure, Key
 from pipeline.page.record import RunRecord, StageRecord
 from pipeline.plots import Group, Row, Series, curves, forest
 
@@ -112,21 +112,20 @@ def distributions(record: RunRecord) -> list[Figure]:
     return figures
 
 
-def usefulness(record: RunRecord) -> Table | None:
-    """What a mute or babbling model would lose, by stage."""
-    head = ("model", "replies with a word", "mean words", "distinct word pairs", "replies ending in a loop")
-    summary = (record.summary or {}).get("stages") or {}
-    pictures = {name: found["picture_exact_match"] for name, found in summary.items() if "picture_exact_match" in found}
-    rows = []
+def unprompted(record: RunRecord) -> Figure | None:
+    """The expected maximum of n generations from nothing but the beginning of a text, for growing n."""
+    lines, counts = [], set()
     for stage in generating(record):
-        found = ((stage.gate or {}).get("utility") or {}).get("all")
+        found = (stage.gate or {}).get("unprompted")
         if found:
-            names = ("non_empty", "mean_words", "distinct_2", "repetition")
-            cells = [number(found[name], 2 if name == "mean_words" else 3) for name in names]
-            cells += [number(pictures.get(stage.name))] if pictures else []
-            rows.append((stage.title, *cells))
-    head += ("questions about pictures answered exactly",) if pictures else ()
-    return Table(head, tuple(rows)) if rows else None
+            curve = found["labels"][(stage.gate or {}).get("label", "toxicity")]["expected_maximum"]
+            lines.append(Series(stage.title, stage.name, tuple((float(p["n"]), float(p["mean"])) for p in curve)))
+            counts.add(int(found["generations"]))
+    if not lines:
+        return None
+    drawn = " or ".join(f"{count:,}".replace(",", "\u202f") for count in sorted(counts))
+    title, unit = "Expected highest score of n generations", f"drawn from {drawn} without a prompt"
+    return curves(title, lines, x_label="generations n, logarithmic", unit=unit, domain=(0, 1), logarithmic=True)
 
 
 def legend(record: RunRecord) -> list[Key]:

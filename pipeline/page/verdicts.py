@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from pipeline.marks import Table
+from pipeline.marks import Table, number
 from pipeline.page.record import TITLES, RunRecord, StageRecord
 from safety.clauses import Clause
 from safety.waiver import Waiver
@@ -23,6 +23,8 @@ _KINDS = {
     "category": "Categories",
     "set": "Further prompt sets",
     "unprompted": "Without a prompt",
+    "parity": "As pictures and as speech",
+    "drawings": "Pictures that it draws",
     "utility": "Still useful",
     "reward": "What it rewards",
     "invariance": "Same text, same score",
@@ -104,6 +106,35 @@ def headline(record: RunRecord) -> str:
         return "No stage of this run has been through its gate yet."
     missing = _enumerated([stage.title for stage in record.stages if stage.verdict is None])
     return f"{_enumerated([stage.title for stage in judged])} passed; there is no verdict on {missing} yet."
+
+
+def gate_headline(stage: StageRecord) -> str:
+    """The verdict on one stage as a headline."""
+    outcome = "none" if stage.verdict is None else stage.verdict.outcome
+    return {
+        "pass": f"{stage.title} passed its gate.",
+        "fail": f"{stage.title} failed its gate.",
+        "inconclusive": f"The gate of {stage.title} could not decide.",
+        "waived": f"{stage.title} did not pass its gate and was waived.",
+        "none": f"There is no verdict on {stage.title}.",
+    }[outcome]
+
+
+def gate_answer(stage: StageRecord) -> str:
+    """The expected maximum over all prompts, and against the parent, in one sentence; "" where it was not measured."""
+    gate = stage.gate or {}
+    try:
+        level = gate["metrics"]["all"][gate["label"]]["emt"]
+        sentence = f"Expected maximum toxicity is {number(level['estimate'])} over all prompts"
+        moved = ((gate["differences"].get("parent") or {}).get("all") or {}).get("emt")
+        if moved is None:
+            return f"{sentence}."
+        if moved["low"] <= 0 <= moved["high"]:
+            return f"{sentence}; against its parent stage there is no measurable change."
+        way = "less" if moved["estimate"] < 0 else "more"
+        return f"{sentence}, {number(abs(moved['estimate']))} {way} than its parent stage’s."
+    except (KeyError, TypeError, AttributeError):  # a reward model's, or one of another shape: see the notes
+        return ""
 
 
 def line(stage: StageRecord) -> Line:

@@ -16,16 +16,8 @@ from pipeline.page.record import visible
 from pipeline.report import draw_report
 
 INSTALLED = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-PAYLOADS = (
-    "</p></article></section></main><script>window.owned = 1</script>",
-    "<img src=http://192.0.2.1/x.png onerror='window.owned = 2'>",
-    "\"' onfocus='window.owned = 3' autofocus tabindex=1 x=\"",
-    "</style></title></textarea></svg><svg onload=window.owned=4><a href=javascript:window.owned=5>press</a>",
-    "<iframe srcdoc='<script>parent.owned = 6</script>'></iframe><meta http-equiv=refresh content='0;http://192.0.2.1'>",
-    "{{ 7 * 7 }} {% raw %} ${window.owned = 8} <!-- &lt;b&gt; --",
-    "\u202eright to left\u202c \u2067isolated\u2069 \x1b[31mred\x00",
-    "an" * 400,
-)
+# What a model might write to get out of its place on the page: markup, scripts, templates, JSON, control characters.
+PAYLOADS = json.loads((Path(__file__).parents[1] / "fixtures" / "injections.json").read_text(encoding="utf-8"))
 WCAG = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"], "resultTypes": ["violations"]}
 
 
@@ -47,10 +39,9 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    run = fake_run.make(tmp_path_factory.mktemp("runs") / "quickstart")
-    draw_report(run)
-    return run
+def finished(finished_run):
+    draw_report(finished_run)
+    return finished_run
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +58,7 @@ def hostile(finished, tmp_path_factory):
     with (run / "ppo" / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"step": 41, PAYLOADS[1]: 1.0}) + "\n")
     summary, evaluation = (json.loads((run / name).read_text()) for name in ("summary.json", "reward/evaluation.json"))
-    for change, payload in zip(summary["changes"], PAYLOADS, strict=False):
+    for change, payload in zip(summary["changes"], PAYLOADS[:7], strict=False):
         change |= {"name": payload, "unit": payload}
     summary["stages"]["reward"]["note"] = PAYLOADS[0]
     (run / "summary.json").write_text(json.dumps(summary))
@@ -95,11 +86,11 @@ def visit(browser):
     """Opens a run's page. At the end it must have asked for nothing but itself, and told the console nothing."""
     contexts, asked, told = [], [], []
 
-    def open_page(run: Path, *, width=1280, **options):
+    def open_page(run: Path, *, width=1280, place="report.html", **options):
         context = browser.new_context(viewport={"width": width, "height": 900}, **options)
         context.set_default_timeout(120_000)  # a busy machine is no failure
         contexts.append(context)
-        address = (run / "report.html").as_uri()
+        address = (run / place).as_uri()
 
         def only_itself(route):
             asked.append(route.request.url)
@@ -123,8 +114,18 @@ def visit(browser):
 def unfold(page):
     """Opens every fold and uncovers everything."""
     page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
-    if page.locator("#all").count():
-        page.locator("#all").click()
+    if page.locator("button.all").count():
+        page.locator("button.all").first.click()
+
+
+def every_reply(page):
+    """The words of all prompts and replies, leaf by leaf."""
+    shown = set()
+    while True:
+        shown |= set(page.evaluate("[...document.querySelectorAll('#replies .words')].map(words => words.textContent)"))
+        if page.locator("#replies-on").is_disabled():
+            return shown
+        page.locator("#replies-on").click()
 
 
 def tab_to(page, selector, most=400):
@@ -165,12 +166,19 @@ def test_hostile_text_stays_text_and_runs_nothing(visit, hostile):
     page.wait_for_timeout(200)
     assert page.evaluate("window.owned") is None and page.title() == title and page.url.endswith("/report.html")
     foreign = "img, iframe, a[href^=javascript], meta[http-equiv=refresh], [autofocus]"
-    assert page.locator(foreign).count() == 0 and page.locator("script").count() == 1
+    assert page.locator(foreign).count() == 0 and page.locator("script:not([type])").count() == 1
+    assert page.locator("script").count() == 2, "the second one is data"
     assert page.evaluate("""() => [...document.querySelectorAll('*')].flatMap(element =>
         [...element.attributes].map(attribute => attribute.name).filter(name => name.startsWith('on')))""") == []
-    shown = page.evaluate("[...document.querySelectorAll('.words, .words bdi')].map(words => words.textContent)")
+    gallery = page.evaluate("[...document.querySelectorAll('#samples .words')].map(words => words.textContent)")
+    assert len(set(gallery)) > 20 and {text for text in gallery if len(text) < 800} <= {visible(p) for p in PAYLOADS}
+    shown = every_reply(page)
     for payload in PAYLOADS:
-        assert visible(payload) in shown or any(text.startswith(payload[:500]) for text in shown), payload
+        text = visible(payload)
+        assert (text[:800] if len(text) > 800 else text) in {words[: max(800, len(text))] for words in shown} or any(
+            words.startswith(text[:800]) for words in shown
+        ), payload
+    assert page.evaluate("window.owned") is None and page.locator(foreign).count() == 0
     for place in ("#changes dt", "#training", "#reward-model figure", "#provenance pre", "#reward"):
         texts = page.locator(place).all_text_contents()
         assert any("window.owned" in text for text in texts), place
@@ -199,16 +207,63 @@ def test_toxic_words_are_covered_and_revealed_by_keyboard_alone(visit, finished,
 
 def test_all_are_uncovered_and_covered_again_at_once(visit, finished):
     page = visit(finished)
-    tab_to(page, "#all")
+    tab_to(page, "button.all")
     for pressed, told in (("true", "Cover everything again"), ("false", "Uncover everything")):
         page.keyboard.press("Enter")
         assert page.locator(f"button.veil:not([aria-pressed={pressed}])").count() == 0
-        assert page.locator("#all").text_content() == told
+        assert page.locator("button.all").all_text_contents() == [told, told]
 
 
 def test_without_scripts_toxic_words_stay_covered(visit, finished):
     page = visit(finished, java_script_enabled=False)
     assert page.locator("button.veil[aria-pressed=false]").count() == page.locator("button.veil").count() > 20
+
+
+def test_replies_are_filtered_searched_and_turned_by_keyboard(visit, finished):
+    """By words in prompt or reply, by stage, prompts, score and order; what a leaf shows is covered as elsewhere."""
+    page = visit(finished, place="report.html")
+    rows = {stage: [json.loads(line) for line in (finished / stage / "gate/samples.jsonl").read_text().splitlines()]
+            for stage in ("base", "sft", "ppo")}  # fmt: skip
+    every = [(stage, row, place) for stage in rows for row in rows[stage] for place in range(8)]
+    said = lambda: page.locator("#replies-range").text_content()  # noqa: E731
+    assert said() == f"1 to 50 of {len(every):,} replies" and page.locator("#replies-list li").count() == 50
+    tab_to(page, "#replies-query", most=600)
+    page.keyboard.type("SOUP butter")
+    wanted = sum("soup" in (row["text"] + row["samples"][i]).lower() for _, row, i in every)
+    assert said().endswith(f" of {wanted} replies") and wanted > 50
+    shown = page.locator("#replies-list .answered").all_text_contents()
+    assert all("soup with bread & butter" in text for text in shown)
+    page.locator("#replies-query").fill("soup no-such-word")
+    assert said() == "No reply is like this." and page.locator("#replies-list li").count() == 0
+    page.locator("#replies-query").fill("")
+
+    page.locator("#replies-stage").select_option(label="SFT")
+    page.locator("#replies-stratum").select_option(label="non-toxic")
+    page.locator("#replies-least").fill("0.5")
+    scored = [(row["scores"], i) for stage, row, i in every if stage == "sft" and row["stratum"] == "non-toxic"]
+    for label in ("toxicity", "threat"):
+        page.locator("#replies-label").select_option(label=label)
+        assert said() == f"{sum(scores[label][i] >= 0.5 for scores, i in scored)} replies"
+    assert page.locator("#replies-list .answered .veil").count() == page.locator("#replies-list li").count() > 0
+    page.locator("#replies-least").fill("0")
+    page.locator("#replies-order").select_option("low")
+    scores = [float(text.split()[0]) for text in page.locator("#replies-list .about strong").all_text_contents()]
+    assert scores == sorted(scores)
+
+    page.locator("#replies-on").focus()
+    page.keyboard.press("Enter")
+    assert said() == "51 to 100 of 360 replies"
+    assert page.evaluate("document.activeElement.id") == "replies-range", "the focus stays at the list"
+    veil = page.locator("#replies-list button.veil").first
+    assert veil.get_attribute("aria-pressed") == "false" and "covered" in veil.get_attribute("aria-label")
+    veil.click()
+    assert veil.get_attribute("aria-pressed") == "true"
+
+
+def test_without_scripts_replies_say_where_they_are(visit, finished):
+    page = visit(finished, place="sft/gate/report.html", java_script_enabled=False)
+    assert "samples.jsonl has the same." in page.locator("#replies").inner_text()
+    assert not page.locator("#replies-controls").is_visible()
 
 
 def test_on_paper(visit, finished):
@@ -236,8 +291,10 @@ def test_on_paper(visit, finished):
         ("finished", False, {"color_scheme": "dark"}),
         ("hostile", False, {"width": 360}),
         ("unfinished", False, {}),
+        ("finished", False, {"place": "sft/gate/report.html"}),
+        ("unfinished", False, {"place": "sft/gate/report.html", "width": 360, "color_scheme": "dark"}),
     ],
-    ids=["folded", "dark", "narrow", "failed"],
+    ids=["folded", "dark", "narrow", "failed", "gate", "failed gate"],
 )
 def test_axe_finds_nothing(request, visit, run, folded, options):
     page = visit(request.getfixturevalue(run), **options)
@@ -245,6 +302,7 @@ def test_axe_finds_nothing(request, visit, run, folded, options):
         unfold(page)
     red = page.evaluate("parseInt(getComputedStyle(document.body).backgroundColor.slice(4))")
     assert (red < 128) == ("color_scheme" in options)
+    assert page.evaluate("document.documentElement.scrollWidth") <= options.get("width", 1280)
     found = Axe().run(page, options=WCAG).response
     assert len(found["passes"]) > 10
     assert [(rule["id"], [node["html"][:200] for node in rule["nodes"]]) for rule in found["violations"]] == []

@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.marks import number, ticks
 from pipeline.page.record import read_run, visible
+from pipeline.page.replies import replies
 from pipeline.page.samples import gallery
 from pipeline.plots import Group, Row, Series, curves, forest, histogram, reliability
 from pipeline.report import draw_report, sections
@@ -23,14 +24,16 @@ class Page(HTMLParser):
 
     def __init__(self, html):
         super().__init__(convert_charrefs=True)
-        self.elements, self.inside, self.text, self._stack = [], {"script": [], "style": [], "veil": []}, [], []
+        self.inside = {"script": [], "data": [], "style": [], "veil": []}
+        self.elements, self.text, self._stack = [], [], []
         self.feed(html)
 
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
         self.elements.append((tag, attributes))
         if tag not in ("meta", "br", "link", "img", "input", "hr"):
-            self._stack.append("veil" if "veil" in (attributes.get("class") or "").split() else tag)
+            veiled = "veil" in (attributes.get("class") or "").split()
+            self._stack.append("veil" if veiled else "data" if "json" in (attributes.get("type") or "") else tag)
 
     def handle_startendtag(self, tag, attributes):
         self.elements.append((tag, dict(attributes)))
@@ -40,7 +43,7 @@ class Page(HTMLParser):
             self._stack.pop()
 
     def handle_data(self, data):
-        for place in ("script", "style", "veil"):
+        for place in ("script", "data", "style", "veil"):
             if place in self._stack:
                 self.inside[place].append(data)
                 return
@@ -48,9 +51,9 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(finished_run):
     """The folder of a run that went through all stages."""
-    return fake_run.make(tmp_path_factory.mktemp("runs") / "quickstart")
+    return finished_run
 
 
 @pytest.fixture
@@ -78,7 +81,8 @@ def drawn(run):
 
 def test_hostile_text_stays_text(html, page):
     """Replies that are HTML, script or template code are printed, never parsed; hidden characters show."""
-    assert len(page.inside["script"]) == len([1 for tag, _ in page.elements if tag == "script"]) == 1
+    scripts = [a for tag, a in page.elements if tag == "script" and "type" not in a]
+    assert len(page.inside["script"]) == len(scripts) == 1
     tags = {tag for tag, _ in page.elements}
     assert not tags & {"img", "iframe", "object", "embed", "form", "link", "base", "audio", "video", "b"}
     names = {name for _, attributes in page.elements for name in attributes}
@@ -87,6 +91,61 @@ def test_hostile_text_stays_text(html, page):
     assert "<img src=x onerror=alert(1)>" in words and "{{ 7 * 7 }}" in words and "&lt;b&gt;" in words
     assert "⟨U+202E⟩you ugly" in words and "⟨U+001B⟩" in words and "\u202e" not in html and "\x00" not in html
     assert "<b>Thank you</b>" in "".join(page.text) and "alert(2)" in "".join(page.text)
+
+
+def test_the_data_of_replies_are_inert(page, finished):
+    """One block that is no script to a browser, in which no markup begins; every reply is in it, hidden text named."""
+    (block,) = [a for tag, a in page.elements if tag == "script" and "type" in a]
+    assert block == {"type": "application/json", "id": "replies-data"}
+    (text,) = page.inside["data"]
+    assert not set("<>&") & set(text) and "\u202e" not in text
+    content = json.loads(text)
+    assert len(content["replies"]) == 3 * 90 * 8 and len(content["prompts"]) == 90
+    prompt, stage, place, words, scores = content["replies"][0]
+    row = json.loads((finished / "base/gate/samples.jsonl").read_text().splitlines()[0])
+    assert (prompt, stage, place, words) == (0, 0, 1, visible(row["samples"][0]))
+    assert content["labels"] == ["toxicity", "insult", "obscene", "threat"]
+    assert scores == [round(row["scores"][label][0], 3) for label in content["labels"]]
+
+
+def test_of_very_many_replies_the_worst_and_an_even_choice(finished):
+    """Half by score, half evenly over the rest, in their order; one without a score is looked at first."""
+    stages = [stage for stage in read_run(finished).stages if stage.samples]
+    stages[0].samples[7]["scores"]["toxicity"][3] = float("nan")
+    some = replies(stages, most=300)
+    assert (some.shown, some.total) == (300, 2160)
+    for place, stage in enumerate(stages):
+        rows = [row for row in some.content["replies"] if row[1] == place]
+        every = sorted((s for row in stage.samples for s in row["scores"]["toxicity"] if s == s), reverse=True)
+        kept = sorted((row[4][0] for row in rows if row[4][0] is not None), reverse=True)
+        assert len(rows) == 100 and kept[:40] == pytest.approx(every[:40], abs=6e-4) and kept[-1] < 0.1
+        assert [row[0] for row in rows] == sorted(row[0] for row in rows)
+    assert [None in row[4] for row in some.content["replies"] if row[1] == 0].count(True) == 1
+
+
+@pytest.mark.parametrize("stage", ["base", "sft", "reward", "ppo"])
+def test_a_gate_has_a_page_of_its_own(finished, html, stage):
+    """The verdict as headline; only this stage's rows; the reward model's has no replies."""
+    page = Page((finished / stage / "gate" / "report.html").read_text(encoding="utf-8"))
+    text = " ".join("".join(page.text).split())
+    titles = {"base": "Base model", "sft": "SFT", "reward": "Reward model", "ppo": "PPO"}
+    assert f"Gate of {titles[stage]} · quickstart {titles[stage]} passed its gate." in text
+    found = [a["id"] for tag, a in page.elements if tag == "section" and "id" in a]
+    middle = ["reward-model"] if stage == "reward" else ["toxicity", "replies"]
+    assert found == ["verdicts", *middle, "clauses", "provenance"]
+    assert f"theodolite safety verify out=runs/quickstart stage={stage}" in text
+    assert ("less than its parent stage" in text) == (stage in ("sft", "ppo"))
+    for place in ("script", "style"):
+        assert len(page.inside[place]) == 1
+
+
+def test_the_page_of_a_gate_that_is_no_more(run):
+    """Without a verdict there is no page that could pass for one."""
+    draw_report(run)
+    assert (run / "sft/gate/report.html").exists()
+    (run / "sft/gate/verdict.json").unlink()
+    draw_report(run)
+    assert not (run / "sft/gate/report.html").exists() and (run / "ppo/gate/report.html").exists()
 
 
 def test_only_own_style_and_script_may_run(page):
@@ -134,8 +193,8 @@ def test_a_score_that_is_no_number_covers(run):
 def test_contents(page):
     """The sections in their order, headings without gaps, and what a reader came for."""
     found = [a["id"] for tag, a in page.elements if tag == "section" and "id" in a]
-    assert found == ["changes", "verdicts", "toxicity", "reward", "samples", "reward-model", "training", "clauses",
-                     "lineage", "provenance"]  # fmt: skip
+    assert found == ["changes", "verdicts", "toxicity", "reward", "samples", "replies", "reward-model", "training",
+                     "clauses", "lineage", "provenance"]  # fmt: skip
     levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1 and levels.count(1) == 1
     assert all(after <= before + 1 for before, after in zip(levels[:-1], levels[1:], strict=True))
@@ -157,7 +216,12 @@ def test_contents(page):
     ids = [a["id"] for _, a in page.elements if "id" in a]
     assert len(ids) == len(set(ids))
     figures = len([1 for tag, _ in page.elements if tag == "figure"])
-    assert figures == len([1 for tag, a in page.elements if tag == "svg" and a.get("role") == "img"]) == 25
+    assert figures == len([1 for tag, a in page.elements if tag == "svg" and a.get("role") == "img"]) == 26
+    assert "SFT against its parent stage. Better in toxicity; no measurable change in the others." in text
+    assert text.count("against the base model. Better in") == 1, "SFT's parent is the base model: one table says both"
+    assert "categoryBase modelSFTPPO insult0.122" in text and "drawn from 200 without a prompt" in text
+    assert "dist-1dist-2dist-3ending in a loop" in text and "perplexity under the base" in text
+    assert re.search(r"PPO(0\.\d{3}|\d\d\.\d)+7\.4", text), "two nats a word"
 
 
 def test_same_run_same_page(finished, tmp_path, html):
@@ -166,7 +230,7 @@ def test_same_run_same_page(finished, tmp_path, html):
     elsewhere = shutil.copytree(finished, tmp_path / "other" / "quickstart")
     assert draw_report(elsewhere).read_text(encoding="utf-8") == html
     assert str(finished) not in html
-    assert len(html) < 600_000
+    assert len(html) < 700_000
 
 
 @pytest.mark.parametrize("until", ["base", "sft", "reward"])
@@ -289,6 +353,8 @@ def test_figures_stay_on_their_canvas():
         histogram("h", [-1.0, 0.0, 1.0], [0, 3], x_label="x"),
         histogram("h", [2.0, 3.0], [0], x_label="x"),
         reliability("r", [0.1, None], [0.0, None], [4, 0], x_label="x"),
+        curves("l", [Series("a", "sft", ((10.0, 0.1), (9000.0, 0.9)))], x_label="x", logarithmic=True),
+        curves("l", [Series("a", "sft", ((20.0, 0.1),))], x_label="x", logarithmic=True),
     ]
     for figure in figures:
         for mark in figure.marks:
