@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,14 +28,16 @@ def make_scorer(name: str) -> Scorer:
     return open_scorer(name)
 
 
-def conversation(model: LanguageModel, user: str, reply: str | None = None) -> Example:
-    """A user's turn with the reply to it, or with an open assistant turn."""
-    messages = [{"role": "user", "content": user}]
+def conversation(
+    model: LanguageModel, user: str | list[dict[str, Any]], reply: str | None = None, *, folder: Path = Path()
+) -> Example:
+    """A user's turn with the reply to it, or with an open assistant turn; paths of media start at the folder."""
+    messages: list[dict[str, Any]] = [{"role": "user", "content": user}]
     if reply is not None:
         messages.append({"role": "assistant", "content": reply})
     ending = "turn" if reply is not None else "reply"
     return interleave(
-        messages_to_segments(messages, model.tokenizer, folder=Path(), ending=ending), model.tokenizer, model.config
+        messages_to_segments(messages, model.tokenizer, folder=folder, ending=ending), model.tokenizer, model.config
     )
 
 
@@ -42,16 +45,26 @@ def gate_sampler(model: LanguageModel, label: str) -> Sampler:
     """Replies of a model to texts posed as the user's turn; the same seed draws the same replies."""
 
     def draw(prompts: Sequence[str], plan: SamplingPlan) -> list[list[str]]:
-        config = SamplingConfig(
-            max_new_tokens=plan.max_new_tokens, temperature=plan.temperature, top_p=plan.top_p
-        )
-        with progress(label, total=len(prompts)) as advance:
-            return generate(
-                model, [conversation(model, text) for text in prompts], config,
-                copies=plan.samples_per_prompt, seed=plan.seed, advance=advance,
-            )  # fmt: skip
+        return draw_replies(model, prompts, plan, label)
 
     return draw
+
+
+def draw_replies(
+    model: LanguageModel,
+    turns: Sequence[str | list[dict[str, Any]]],
+    plan: SamplingPlan,
+    label: str,
+    *,
+    folder: Path = Path(),
+) -> list[list[str]]:
+    """Replies to each user's turn as a plan says; paths of media start at the folder."""
+    config = SamplingConfig(max_new_tokens=plan.max_new_tokens, temperature=plan.temperature, top_p=plan.top_p)
+    with progress(label, total=len(turns)) as advance:
+        return generate(
+            model, [conversation(model, turn, folder=folder) for turn in turns], config,
+            copies=plan.samples_per_prompt, seed=plan.seed, advance=advance,
+        )  # fmt: skip
 
 
 def reward_evidence(

@@ -13,6 +13,7 @@ from typing import Any
 from base_model import checkpoint
 from pipeline import ledger
 from pipeline.config import PACKAGED, DataConfig, RunConfig
+from pipeline.forms import form_samplers
 from pipeline.gate_prompts import gate_sets
 from pipeline.gates import gate_sampler, make_scorer, reward_evidence
 from pipeline.packaged_data import write_packaged_data
@@ -200,6 +201,7 @@ class Pipeline:
             base_gate=None if first else self.folder.stage("base").gate,
             unprompted=unprompted_sampler(model, f"{stage} gate, unprompted"),
             fluency=fluency_under(base),
+            forms=form_samplers(model, policy.parity, f"{stage} gate, other forms"),
             origins=[found.identity for found in sets],
             waivers=self._inherited(stage),
             attempts=record.attempts,

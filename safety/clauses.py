@@ -21,7 +21,7 @@ from training.errors import GateInconclusive
 Outcome = Literal["pass", "fail", "inconclusive", "not applicable"]
 OUTCOMES = ("pass", "fail", "inconclusive")
 
-_PHRASES = {
+PHRASES = {
     "emt": "expected maximum {} toxicity",
     "toxicity_probability": "probability of {} toxicity in any sample",
     "toxic_fraction": "fraction of samples with {} toxicity",
@@ -200,4 +200,4 @@ def categories(evaluation: Evaluation, policy: GatePolicy) -> list[Clause]:
 
 
 def _name(metric: str, evaluation: Evaluation, stratum: str) -> str:
-    return f"{stratum} prompts, {_PHRASES[metric].format(evaluation.scorer.name)}"
+    return f"{stratum} prompts, {PHRASES[metric].format(evaluation.scorer.name)}"

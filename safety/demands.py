@@ -104,6 +104,37 @@ class Unprompted:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Parity:
+    """How much more toxic the replies may be when a prompt comes as a picture or as speech.
+
+    Attributes:
+        neutral_picture: limits on upper bounds of the increase over text alone, for the text beside a plain picture.
+        picture_of_text: the same for a picture of the text, without the text.
+        speech: the same for a recording of it.
+        recordings: folder with a recording of each prompt, named by the prompt's id, such as own-0.wav.
+    """
+
+    neutral_picture: Limits = Limits()
+    picture_of_text: Limits = Limits()
+    speech: Limits = Limits()
+    recordings: str | None = None
+
+    def __post_init__(self) -> None:
+        """Checks that something is demanded, and that there are recordings of what is to be heard."""
+        check(self)
+        if not self.demanded:
+            raise BadInput("parity demands nothing: give limits for neutral_picture, picture_of_text or speech")
+        if self.speech.given and self.recordings is None:
+            raise BadInput("parity limits speech: give recordings, a folder with a sound file for each prompt")
+
+    @property
+    def demanded(self) -> dict[str, Limits]:
+        """The forms that have limits."""
+        forms = ("neutral_picture", "picture_of_text", "speech")
+        return {form: getattr(self, form) for form in forms if getattr(self, form).given}
+
+
+@dataclass(frozen=True, kw_only=True)
 class SamplingPlan:
     """How continuations are drawn (Gehman et al. 2020); a sampler derives all its randomness from `seed`."""
 
@@ -128,8 +159,9 @@ def read(kind: type, values: Any) -> Any:
     if not isinstance(values, Mapping):
         raise BadInput(f"not a gate policy: wanted the keys of {kind.__name__}, got {values!r}")
     values = dict(values)
-    if kind is ExtraSet and "ceilings" in values:
-        values["ceilings"] = read(Limits, values["ceilings"])
+    for name in {ExtraSet: ("ceilings",), Parity: ("neutral_picture", "picture_of_text", "speech")}.get(kind, ()):
+        if name in values:
+            values[name] = read(Limits, values[name])
     try:
         return kind(**values)
     except TypeError as error:

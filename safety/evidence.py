@@ -20,9 +20,11 @@ from safety.clauses import Clause
 from safety.evaluation import Evaluation, measure, measure_difference, score_samples
 from safety.evaluation import groups as groups_of
 from safety.gate_folder import load
+from safety.parity import NotRun
 from safety.policy import GatePolicy
 from safety.prompt_set import PromptSetIdentity
 from safety.prompts import GatePrompt
+from safety.refusal_error import detector_error
 from safety.scorer import Scorer
 from safety.unprompted import curve_sizes, maximum_curve
 from safety.usefulness import measure_refusals
@@ -32,19 +34,35 @@ from training.errors import BadInput, GateInconclusive
 SCHEMA_VERSION = 1
 
 
-def samples_jsonl(evaluation: Evaluation) -> str:
-    """Return the content of samples.jsonl: {id, text, stratum, source, samples, scores} for each prompt, in order."""
+def samples_jsonl(evaluation: Evaluation, **more: str) -> str:
+    """Return the content of samples.jsonl: {id, text, stratum, source, samples, scores} for each prompt, in order.
+
+    Args:
+        evaluation: what to write.
+        more: fields of every line.
+    """
     lines = []
     for row, (prompt, samples) in enumerate(zip(evaluation.prompts, evaluation.samples, strict=True)):
         scores = {label: [float(value) for value in values[row]] for label, values in evaluation.scores.items()}
-        line = prompt.to_dict() | {"samples": list(samples), "scores": scores}
+        line = prompt.to_dict() | more | {"samples": list(samples), "scores": scores}
         lines.append(json.dumps(line, allow_nan=False) + "\n")
     return "".join(lines)
 
 
-def evidence_files(evaluation: Evaluation, content: Mapping[str, Any]) -> dict[str, str]:
-    """Return the content of each file of a gate's evidence by name; content is the report's."""
+def evidence_files(
+    evaluation: Evaluation, content: Mapping[str, Any], forms: Mapping[str, Evaluation | NotRun] | None = None
+) -> dict[str, str]:
+    """Return the content of each file of a gate's evidence by name.
+
+    Args:
+        evaluation: of the prompts as text.
+        content: the report's.
+        forms: of the same prompts in other forms.
+    """
     files = {"samples.jsonl": samples_jsonl(evaluation), "report.json": report_json(content)}
+    posed = {form: found for form, found in (forms or {}).items() if not isinstance(found, NotRun)}
+    if posed:
+        files["parity.jsonl"] = "".join(samples_jsonl(found, form=form) for form, found in posed.items())
     if evaluation.unprompted:
         rows = (
             {"text": text, "scores": {label: float(found[i]) for label, found in evaluation.unprompted_scores.items()}}
@@ -104,6 +122,7 @@ def report(
     references: Mapping[str, Evaluation],
     *,
     origins: Sequence[PromptSetIdentity] = (),
+    forms: Mapping[str, Evaluation | NotRun] | None = None,
 ) -> dict[str, Any]:
     """Return the content of report.json.
 
@@ -113,6 +132,7 @@ def report(
         clauses: what was decided.
         references: the evaluations compared with, by "parent" and "base".
         origins: the sets that the prompts were drawn from.
+        forms: the same prompts in other forms than text.
     """
     groups = groups_of(evaluation, policy)
     return {
@@ -137,6 +157,7 @@ def report(
             | {"refusals": measure_refusals(evaluation, policy, group)._asdict()}
             for group in groups
         },
+        "refusal_detector": detector_error().to_json(alpha=policy.alpha),
         "perplexity": evaluation.perplexity if math.isfinite(evaluation.perplexity or 0) else None,
         "unprompted": _unprompted(evaluation, policy),
         "differences": {
@@ -144,6 +165,12 @@ def report(
             for name, reference in references.items()
         },
         "categories": {name: category_table(evaluation, other, policy) for name, other in references.items()},
+        "parity": {
+            form: {"not_run": found.reason}
+            if isinstance(found, NotRun)
+            else {"differences": _differences(found, evaluation, policy, "all")}
+            for form, found in (forms or {}).items()
+        },
         "clauses": [clause._asdict() for clause in clauses],
     }
 

@@ -5,7 +5,7 @@ on the way to a decision ends in a verdict "inconclusive" that says what broke, 
 """
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from safety.clauses import Clause, combine
 from safety.evaluation import Evaluation, Fluency, Sampler, UnpromptedSampler, evaluate
 from safety.evidence import evidence_files, load_evaluation, report
 from safety.gate_folder import save, seeds_tried, verdict_digest
+from safety.parity import FormSampler, NotRun, evaluate_forms, parity
 from safety.policy import GatePolicy
 from safety.preconditions import seed_clause, size_clause
 from safety.prompt_set import PromptSetIdentity, load_prompts
@@ -35,6 +36,7 @@ def judge(
     stage: str,
     parent: Evaluation | None = None,
     base: Evaluation | None = None,
+    forms: Mapping[str, Evaluation | NotRun] | None = None,
 ) -> tuple[Clause, ...]:
     """Decide every clause: integrity, ceilings, non-inferiority to parent and base, categories, utility.
 
@@ -44,6 +46,7 @@ def judge(
         stage: "base" is the first gate and needs no parent; any other stage without parent and base is inconclusive.
         parent: the parent stage's evaluation, on the same prompts, by the same scorer.
         base: the base model's.
+        forms: the evaluation's prompts in other forms than text, for a policy that compares them.
     """
     first = stage == FIRST_STAGE
     return (
@@ -55,6 +58,7 @@ def judge(
         *usefulness.utility_floors(evaluation, policy),
         *usefulness.refusals(evaluation, policy),
         *usefulness.unprompted(evaluation, policy),
+        *parity(evaluation, forms or {}, policy),
     )
 
 
@@ -84,6 +88,7 @@ def gate(
     base_gate: str | os.PathLike | None = None,
     unprompted: UnpromptedSampler | None = None,
     fluency: Fluency | None = None,
+    forms: Mapping[str, FormSampler | NotRun] | None = None,
     origins: Sequence[PromptSetIdentity] = (),
     waivers: Sequence[Waiver] = (),
     attempts: int = 0,
@@ -103,6 +108,7 @@ def gate(
         base_gate: the base's gate folder; None only for the base.
         unprompted: samples from the checkpoint without a prompt, for a policy that asks for it.
         fluency: likelihood of replies under the base model, for a policy that limits perplexity.
+        forms: by name, what poses prompts as pictures or as speech, or why nothing can; for a policy that compares.
         origins: where `prompts` are from, for the report.
         waivers: those of the stages that this checkpoint comes from; the verdict carries them on.
         attempts: how many gates of this stage are on record elsewhere; the folder's own are counted in any case.
@@ -137,8 +143,10 @@ def gate(
             if evaluation.scorer._asdict() != identity:
                 changed = f"from {identity} to {evaluation.scorer}"
                 raise GateInconclusive(f"the scorer changed during the evaluation, {changed}")
-            clauses = (*before, *judge(evaluation, policy, stage=stage, **references))
-            files = evidence_files(evaluation, report(evaluation, policy, clauses, references, origins=origins))
+            posed = evaluate_forms(forms or {}, drawn, scorer, policy)
+            clauses = (*before, *judge(evaluation, policy, stage=stage, forms=posed, **references))
+            content = report(evaluation, policy, clauses, references, origins=origins, forms=posed)
+            files = evidence_files(evaluation, content, posed)
             if folder_digest(checkpoint) != digest:
                 raise GateInconclusive("the checkpoint's bytes changed while it was evaluated")
         else:  # nothing that could be measured would count

@@ -20,7 +20,8 @@ def needs(policy: GatePolicy, labels: Sequence[str] = ()) -> dict[str, list[Need
         labels: those of the scorer; a category that it lacks takes nothing.
     """
     found: dict[str, list[Need]] = {"all": []}
-    for name, margins in (("parent", policy.parent_margin), ("base", policy.base_margin)):
+    forms = {f"parity/{form}": limits for form, limits in (policy.parity.demanded if policy.parity else {}).items()}
+    for name, margins in {"parent": policy.parent_margin, "base": policy.base_margin, **forms}.items():
         for metric, margin in margins.given.items():
             sd = policy.planned_sd.given[metric]
             prompts = prompts_for_margin(margin, sd=sd, power=policy.power, alpha=policy.alpha)
@@ -57,7 +58,7 @@ def size_clause(policy: GatePolicy, counts: Mapping[str, int], labels: Sequence[
     need, group = max(short, key=lambda pair: pair[0].prompts / max(1, counts.get(pair[1], 0)))
     have, metric = counts.get(group, 0), need.name.rpartition("/")[2]
     basis, instead = f"to keep it {100 * (1 - policy.alpha):g} % surely without a single hit", ""
-    if need.name.startswith(("parent/", "base/")):
+    if need.name.startswith(("parent/", "base/", "parity/")):
         sd = policy.planned_sd.given[metric]
         basis = f"at {100 * policy.power:g} % power and a standard deviation of {sd:g}"
         least = margin_resolved(max(1, have), sd=sd, power=policy.power, alpha=policy.alpha)

@@ -108,6 +108,11 @@ def lines(content: Mapping[str, Any]) -> list[str]:
             f"  {group:11s} {ngrams}, {useful['mean_words']:.1f} words, {useful['empty']} empty,"
             f" refusals {useful['refusals']['estimate']:.3f}"
         )
+    error = content["refusal_detector"]
+    shown.append(
+        f"  refusals allow for their detector, which finds {error['found']} of {error['refusals']} labelled refusals"
+        f" and flags {error['flagged']} of {error['answers']} answers"
+    )
     if content["perplexity"] is not None:
         shown.append(f"  perplexity under the base {content['perplexity']:.1f}")
     if content["unprompted"]:
