@@ -28,16 +28,29 @@ logging.getLogger("absl").setLevel(logging.CRITICAL)
 # Orbax reads arrays in asyncio tasks and forgets those beside the one that failed, which asyncio then reports at exit.
 logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
+# Parameters are written as they fill files of this size. Orbax's own size, two gigabytes, would stand in memory first.
+DATA_FILE_BYTES = 64 * 2**20
+
 
 def content_digest(tree: Any) -> str:
     """SHA-256 over the sorted (path, dtype, shape, raw bytes) of a tree's arrays: what is stored, not how."""
     digest = hashlib.sha256()
     leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
     for path in sorted(leaves):
-        array = np.ascontiguousarray(np.asarray(leaves[path]))
+        array = np.ascontiguousarray(_on_host(leaves[path]))
         digest.update(f"{path}|{array.dtype}|{array.shape}|".encode())
-        digest.update(array.tobytes())
+        digest.update(array.reshape(-1).view(np.uint8).data)
     return "sha256:" + digest.hexdigest()
+
+
+def _on_host(leaf: Any) -> np.ndarray:
+    """A leaf's numbers; np.asarray would leave a copy of a sharded one within it, for as long as it lives."""
+    if not isinstance(leaf, jax.Array):
+        return np.asarray(leaf)
+    array = np.empty(leaf.shape, leaf.dtype)
+    for shard in leaf.addressable_shards:
+        array[shard.index] = np.asarray(shard.data)
+    return array
 
 
 class StateStore:
@@ -102,8 +115,9 @@ def latest_step(folder: Path) -> int | None:
 def save_params(folder: Path, params: Any) -> None:
     """Writes parameters to a new orbax folder."""
     _require_room(folder.absolute().parent, params)
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(folder.absolute(), params)
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        args = ocp.args.PyTreeSave(params, ocdbt_target_data_file_size=DATA_FILE_BYTES)
+        checkpointer.save(folder.absolute(), args=args)
 
 
 def _require_room(folder: Path, tree: Any) -> None:
