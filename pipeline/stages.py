@@ -18,6 +18,7 @@ from pipeline.gate_prompts import gate_sets
 from pipeline.gates import gate_sampler, make_scorer, reward_evidence
 from pipeline.packaged_data import write_packaged_data
 from pipeline.plain_text import fluency_under, unprompted_sampler
+from pipeline.probe import Probe, probe_prompts, toxicity_probe
 from pipeline.quarantine import checkpoint_of, gates_on_record, settle
 from pipeline.recipe import made, recipe
 from pipeline.run_folder import STAGES, RunFolder, StageFolder
@@ -118,17 +119,26 @@ class Pipeline:
         options = {"sft": config.sft, "reward": config.reward, "ppo": config.ppo}[stage]
         options = dataclasses.replace(options, output_dir=str(folder.path))
         if stage == "sft":
-            trainer = SFTTrainer(parent, options, data.sft, data.sft_held_out)
+            trainer = SFTTrainer(parent, options, data.sft, data.sft_held_out, self._probe(stage))
         elif stage == "reward":
             trainer = RewardTrainer(parent, options, data.preferences, data.preferences_held_out)
         else:
             reward_model = checkpoint.load(self.checkpoint("reward"), kind="scalar")
-            trainer = PPOTrainer(parent, reward_model, options, data.ppo_prompts)
+            trainer = PPOTrainer(parent, reward_model, options, data.ppo_prompts, self._probe(stage))
         write_json(folder.evaluation, trainer.train())
         shutil.rmtree(folder.unrecorded, ignore_errors=True)
         checkpoint.save(trainer.model, folder.unrecorded)
         saved = folder_digest(folder.unrecorded)
         return {"checkpoint": saved, "parents": self._parents(stage), "recipe": recipe(self.config, stage)}
+
+    def _probe(self, stage: str) -> Probe | None:
+        """Toxicity while a stage trains, if its options ask for it; no gate looks at it."""
+        if not (self.config.sft if stage == "sft" else self.config.ppo).probe_steps:
+            return None
+        sets = gate_sets(self.data(), on_bad_row=self.config.ppo.on_bad_row)
+        prompts = probe_prompts([prompt for found in sets for prompt in found.prompts], self.config.gate_policy)
+        scorer, policy = make_scorer(self.config.scorer), self.config.gate_policy
+        return toxicity_probe(prompts, scorer, policy, f"{stage} live toxicity")
 
     def gate(self, stage: str) -> Verdict:
         """The verdict about a checkpoint: the one on disk if it passes these bytes by this policy, or a new one."""

@@ -42,6 +42,8 @@ class PPOConfig(TrainingConfig):
         missing_eos_penalty: subtracted from the score of such a reply instead; needs missing_eos_score=null.
         target_kl: stop a rollout's passes when the approximate KL to the rollout's policy passes it; 0 for never.
         on_bad_row: stop, or skip (counted and reported).
+        probe_steps: measure toxicity every so many steps and at the end, on few prompts that no gate uses; 0 never. No
+            verdict looks at it.
     """
 
     learning_rate: float = 1e-4
@@ -78,6 +80,7 @@ class PPOConfig(TrainingConfig):
     missing_eos_penalty: float | None = None
     target_kl: float = 0.0
     on_bad_row: str = "stop"
+    probe_steps: int = 0
 
     def __post_init__(self) -> None:
         """Checks the inherited options and the ranges of the algorithm."""
@@ -86,7 +89,8 @@ class PPOConfig(TrainingConfig):
             "total_episodes", "response_length", "max_prompt_length", "temperature", "num_ppo_epochs",
             "num_mini_batches", "cliprange", "cliprange_value", "kl_horizon",
         )  # fmt: skip
-        for name in ("kl_coef", "kl_target", "cliprange_high", "vf_coef", "entropy_coef", "score_clip", "target_kl"):
+        for name in ("kl_coef", "kl_target", "cliprange_high", "vf_coef", "entropy_coef", "score_clip", "target_kl",
+                     "probe_steps"):  # fmt: skip
             if not getattr(self, name) >= 0:
                 raise BadInput(f"{name} must be 0 or above, not {getattr(self, name)}")
         for name in ("gamma", "lam"):

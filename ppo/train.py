@@ -4,7 +4,7 @@
 al. (2019) and Huang et al., "The N+ Implementation Details of RLHF with PPO" (2024); departures stand at the functions.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from reward.model import scalar_logical_axes
 from training.checkpoint import content_digest, latest_step
 from training.dataset import Row, read_rows
 from training.errors import BadInput
-from training.loop import fit
+from training.loop import fit, probe_of
 from training.metrics import read_metrics
 from training.minimise import batch_size_of, identity_of, initial_state, mesh_of
 from training.optimizer import make_optimizer, make_schedule
@@ -48,6 +48,7 @@ class PPOTrainer:
         reward_model: LanguageModel | str | Path,
         args: PPOConfig,
         train_dataset: Dataset,
+        probe: Callable[[LanguageModel], Mapping[str, float]] | None = None,
     ):
         """Reads models and prompts.
 
@@ -56,6 +57,7 @@ class PPOTrainer:
             reward_model: scores replies; the critic starts from it, with a trunk of its own.
             args: options.
             train_dataset: rows with a `prompt`.
+            probe: measures the policy every `probe_steps`; logged as `probe_<name>`. Training does not depend on it.
 
         Raises:
             BadInput: when the two models do not share decoder, tokenizer and chat template.
@@ -73,6 +75,7 @@ class PPOTrainer:
             raise BadInput("policy and reward model are decoders of different shapes; train the reward model from the "
                            "policy's own SFT model")
         self.args = args
+        self._probe = probe
         bad, rows = args.on_bad_row, train_dataset
         if isinstance(rows, (str, Path)):
             rows = read_rows(rows, on_bad_row=bad)
@@ -141,11 +144,12 @@ class PPOTrainer:
             identity=identity_of(
                 args, digest(self._prompts), content_digest(self.model.params), content_digest(self.reward_model.params)
             ),
+            probe=probe_of(args.probe_steps, self._probe, lambda state: self.model.with_params(state.params["policy"])),
         )  # fmt: skip
         self.model = self.model.with_params(state.params["policy"])
         written = read_metrics(folder / "metrics.jsonl")
         last = written[-1] if written else {}  # somebody may have removed the file of a finished run
-        return {name: value for name, value in last.items() if name != "step"}
+        return {name: value for name, value in last.items() if name != "step" and not name.startswith("probe_")}
 
     def save_model(self) -> Path:
         """Writes the policy to output_dir/checkpoint, which must not exist yet, and returns that folder."""

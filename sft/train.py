@@ -3,7 +3,7 @@
 `theodolite sft train --config configs/quickstart.yaml out=RUN data.sft=ROWS.jsonl` runs it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from sft.config import SFTConfig
 from sft.data import sft_examples
 from training.checkpoint import content_digest
 from training.dataset import Row, batch_indices, read_rows
+from training.loop import probe_of
 from training.minimise import mesh_of, minimise
 from training.packing import PackedStream
 
@@ -34,6 +35,7 @@ class SFTTrainer:
         args: SFTConfig,
         train_dataset: Dataset,
         eval_dataset: Dataset | None = None,
+        probe: Callable[[LanguageModel], Mapping[str, float]] | None = None,
     ):
         """Reads model and data; everything that can be wrong with them is found here, before any training.
 
@@ -42,9 +44,11 @@ class SFTTrainer:
             args: options.
             train_dataset: path or hub name of the rows, or the rows.
             eval_dataset: held-out rows.
+            probe: measures the model every `probe_steps`; logged as `probe_<name>`. Training does not depend on it.
         """
         self.model = checkpoint.load(model) if isinstance(model, (str, Path)) else model
         self.args = args
+        self._probe = probe
         self._examples = self._read(train_dataset, slots=args.slots if args.packing else None)
         self._held_out = self._read(eval_dataset) if eval_dataset is not None else []
         self._module = nnx.eval_shape(lambda: build(
@@ -85,6 +89,7 @@ class SFTTrainer:
             label="SFT",
             identity=(digest(self._examples), content_digest(self.model.params)),
             evaluate=self._figures if self._held_out and args.eval_steps else None,
+            probe=probe_of(args.probe_steps, self._probe, lambda state: self.model.with_params(state.params)),
         )
         self.model = self.model.with_params(state.params)
         return self.evaluate()

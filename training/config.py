@@ -6,7 +6,9 @@ from typing import Any, Literal
 from training.errors import BadInput
 
 SCHEDULES = ("linear", "cosine", "constant", "warmup_stable_decay")
-_NOT_IN_RECIPE = ("output_dir", "eval_steps", "save_steps", "save_total_limit", "gradient_checkpointing")
+_NOT_IN_RECIPE = (
+    "output_dir", "eval_steps", "probe_steps", "save_steps", "save_total_limit", "gradient_checkpointing",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -17,6 +17,33 @@ from training.step import TrainState
 StepFunction = Callable[[TrainState, int], tuple[TrainState, Mapping[str, Any]]]
 """Maps the state and the step's number to the next state and its metrics. Data and random keys follow from the number
 alone, so that nothing but the state has to be saved for an exact resume."""
+
+
+class Probe(NamedTuple):
+    """A look at a state while it trains, that training does not depend on.
+
+    Attributes:
+        steps: measure every so many steps, and at the end.
+        measure: what is found of a state; logged as `probe_<name>`.
+    """
+
+    steps: int
+    measure: Callable[[TrainState], Mapping[str, float]]
+
+
+def probe_of(
+    steps: int, measure: Callable[[Any], Mapping[str, float]] | None, model_of: Callable[[TrainState], Any]
+) -> Probe | None:
+    """A probe of the model that a state holds; None if none is asked for.
+
+    Raises:
+        BadInput: one is asked for and there is none.
+    """
+    if not steps:
+        return None
+    if measure is None:
+        raise BadInput(f"probe_steps is {steps}, and the trainer was given no probe: pass probe=, or probe_steps=0")
+    return Probe(steps, lambda state: measure(model_of(state)))
 
 
 class Diverged(TheodoliteError):
@@ -33,6 +60,7 @@ def fit(
     label: str,
     identity: str,
     evaluate: Callable[[TrainState], Mapping[str, float]] | None = None,
+    probe: Probe | None = None,
 ) -> TrainState:
     """Runs `step` until `total_steps`, from the newest saved state in `folder` if there is one.
 
@@ -45,6 +73,7 @@ def fit(
         label: name on the progress bar.
         identity: digest of what the run depends on; a saved state of another identity is refused.
         evaluate: held-out metrics of a state; logged as `eval_<name>`.
+        probe: see there.
 
     Raises:
         BadInput: when the folder holds the state of another run.
@@ -76,6 +105,9 @@ def fit(
                 due = last or (config.eval_steps > 0 and done % config.eval_steps == 0)
                 if evaluate is not None and due:
                     metrics = {**metrics, **{f"eval_{name}": value for name, value in evaluate(state).items()}}
+                    pending = (done, metrics)
+                if probe is not None and (last or done % probe.steps == 0):
+                    metrics = {**metrics, **{f"probe_{name}": value for name, value in probe.measure(state).items()}}
                     pending = (done, metrics)
                 # Record before saving: a state whose loss is not finite must never become the one to resume from.
                 if last or (config.save_steps > 0 and done % config.save_steps == 0):

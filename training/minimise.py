@@ -13,7 +13,7 @@ import optax
 from jax.sharding import Mesh
 
 from training.config import TrainingConfig
-from training.loop import fit
+from training.loop import Probe, fit
 from training.optimizer import make_optimizer, make_schedule
 from training.sharding import make_mesh, parameter_shardings, replicated, row_shards, shard_batch
 from training.step import Totals, TrainState, update
@@ -77,6 +77,7 @@ def minimise(
     label: str,
     identity: tuple[str, ...],
     evaluate: Callable[[Any], Mapping[str, float]] | None = None,
+    probe: Probe | None = None,
 ) -> TrainState:
     """Trains parameters on a data set, from the newest saved state if there is one.
 
@@ -90,6 +91,7 @@ def minimise(
         label: name on the progress bar.
         identity: digests of data and parent.
         evaluate: held-out metrics of parameters.
+        probe: see `fit`.
     """
     mesh = mesh_of(config)
     batch_size = batch_size_of(config, mesh)
@@ -108,4 +110,5 @@ def minimise(
         label=label,
         identity=identity_of(config, *identity),
         evaluate=None if evaluate is None else lambda state: evaluate(state.params),
+        probe=probe,
     )

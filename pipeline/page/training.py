@@ -20,11 +20,14 @@ class Plan(NamedTuple):
     domain: tuple[float, float] | None = None
 
 
+# Few replies to prompts that no gate uses: how training goes, never what a gate says.
+LIVE = Plan("live toxicity, not a gate’s", "expected maximum on a few prompts that no gate uses", "probe_emt")
 PLANS = {
     "base": (Plan("loss", "nats a token", "loss", "eval_loss"),),
     "sft": (
         Plan("loss", "nats a learned token", "loss", "eval_loss"),
         Plan("token accuracy", "share of learned tokens", "token_accuracy", "eval_token_accuracy"),
+        LIVE,
     ),
     "reward": (
         Plan("loss", "Bradley–Terry, nats a pair", "loss", "eval_loss"),
@@ -38,6 +41,7 @@ PLANS = {
         Plan("response length", "tokens", "response_length"),
         Plan("replies that end by themselves", "share", "eos_rate", domain=(0, 1)),
         Plan("explained variance of the critic", "1 is perfect", "value_explained_variance", "", 0.0),
+        LIVE,
     ),
 }
 

@@ -1,10 +1,10 @@
-"""The tables of docs/results.md are those that the recorded measurements give."""
+"""The tables of the documents are those that the recorded measurements give."""
 
 from pathlib import Path
 
 import pytest
 
-from benchmarks import quickstart
+from benchmarks import coverage, page, quickstart
 from benchmarks.parts import alignment_tables, result
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "results.md"
@@ -19,6 +19,15 @@ def test_tables_show_the_last_measurement(name, tables):
         return
     for place, text in tables(result.read(name)).items():
         assert f"<!-- {place} -->\n{text}\n<!-- end of {place} -->" in DOCUMENT.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "document", "tables"), [("page", "report.md", page.tables), ("coverage", "gates.md", coverage.tables)]
+)
+def test_tables_of_other_documents_too(name, document, tables):
+    text = DOCUMENT.with_name(document).read_text(encoding="utf-8")
+    for place, table in tables(result.read(name)).items():
+        assert f"<!-- {place} -->\n{table}\n<!-- end of {place} -->" in text
 
 
 def test_a_table_goes_between_its_marks(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from training.checkpoint import StateStore, latest_step
 from training.config import TrainingConfig
 from training.errors import BadInput
-from training.loop import Diverged, fit
+from training.loop import Diverged, Probe, fit, probe_of
 from training.metrics import MetricsWriter, read_metrics
 from training.optimizer import make_optimizer, make_schedule
 from training.step import TrainState, update
@@ -45,7 +45,10 @@ def step(state, index, *, stop_at=None, poison=None):
     return state._replace(extra={"beta": state.extra["beta"] * 1.1}), metrics
 
 
-def run(folder, step=step, *, config=CONFIG, identity="one", state=None, total_steps=STEPS):
+PROBE = Probe(3, lambda state: {"first": float(state.params["w"][0, 1])})
+
+
+def run(folder, step=step, *, config=CONFIG, identity="one", state=None, total_steps=STEPS, probe=PROBE):
     return fit(
         initial() if state is None else state,
         step,
@@ -55,6 +58,7 @@ def run(folder, step=step, *, config=CONFIG, identity="one", state=None, total_s
         label="test",
         identity=identity,
         evaluate=lambda state: {"size": float(jnp.abs(state.params["w"]).sum())},
+        probe=probe,
     )
 
 
@@ -94,6 +98,22 @@ def test_metrics_of_every_step_and_evaluations_when_due(whole):
     assert [line["step"] for line in lines if "eval_size" in line] == [2, 4, 6, 8]
     assert lines[-1]["eval_size"] == pytest.approx(float(jnp.abs(whole[1].params["w"]).sum()))
     assert any((whole[0] / "tensorboard").iterdir())
+
+
+def test_a_probe_is_logged_when_due_and_changes_nothing(whole, tmp_path):
+    lines = read_metrics(whole[0] / "metrics.jsonl")
+    assert [line["step"] for line in lines if "probe_first" in line] == [3, 6, 8]
+    assert lines[-1]["probe_first"] == float(whole[1].params["w"][0, 1])
+    assert_equal(run(tmp_path, probe=None), whole[1])
+    without = [{name: line[name] for name in line if name != "probe_first"} for line in lines]
+    assert read_metrics(tmp_path / "metrics.jsonl") == without
+
+
+def test_a_probe_that_is_asked_for_and_missing():
+    assert probe_of(0, None, lambda state: state) is None and probe_of(0, lambda model: {}, lambda state: state) is None
+    assert probe_of(2, lambda model: {"a": model}, lambda state: state + 1).measure(3) == {"a": 4}
+    with pytest.raises(BadInput, match="probe_steps is 2, and the trainer was given no probe"):
+        probe_of(2, None, lambda state: state)
 
 
 def test_a_finished_run_is_returned_without_a_step(whole, tmp_path):
