@@ -24,8 +24,16 @@ class Linear(nnx.Module):
         return matmul(x, self.kernel[...], self.dtype) + self.bias[...]
 
 
-class LayerNorm(nnx.Module):
+def layer_norm(
+    x: Float[Array, "... D"], weight: Float[Array, " D"], bias: Float[Array, " D"], epsilon: float
+) -> Float[Array, "... D"]:
     """(x - mean) / sqrt(variance + epsilon) * weight + bias, in float32 (Ba et al. 2016)."""
+    x = x.astype(jnp.float32)
+    return rms_norm(x - x.mean(-1, keepdims=True), weight, epsilon) + bias
+
+
+class LayerNorm(nnx.Module):
+    """`layer_norm` with learned weight and bias."""
 
     def __init__(self, dim: int, *, epsilon: float):
         """Starts as the norm alone."""
@@ -34,5 +42,4 @@ class LayerNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
         """Normalises the last axis."""
-        x = x.astype(jnp.float32)
-        return rms_norm(x - x.mean(-1, keepdims=True), self.weight[...], self.epsilon) + self.bias[...]
+        return layer_norm(x, self.weight[...], self.bias[...], self.epsilon)

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.parts import result  # noqa: E402
+from safety.statistics import in_words  # noqa: E402
 
 PACKAGED = ROOT / "safety" / "data" / "audit_lexical.json"
 
@@ -61,7 +62,7 @@ def draw() -> None:
     header = (f"`lexical` on {rated:,} texts of {name}, each by a curve fitted without it", "toxic found",
               "others flagged", "calibration error")  # fmt: skip
     rows = [
-        [when, share(measured[when]["true_positive_rate"]), share(measured[when]["false_positive_rate"]),
+        [when, in_words(measured[when]["true_positive_rate"]), in_words(measured[when]["false_positive_rate"]),
          f"{measured[when]['calibration_error']:.3f}"]
         for when in ("before", "after")
     ]  # fmt: skip
@@ -73,23 +74,19 @@ def draw() -> None:
             figures = measured["labels"]["toxicity"]
             rows.append([
                 f"{one['name']}, {one['part']}s", f"{figures['toxic']:,} of {figures['rated']:,}", scorer,
-                share(figures["auc"]), share(figures["true_positive_rate"]), share(figures["false_positive_rate"]),
+                *(in_words(figures[name]) for name in ("auc", "true_positive_rate", "false_positive_rate")),
                 f"{figures['calibration_error']:.3f}",
             ])  # fmt: skip
     bias = {"lexical": raw["identity_bias"], "calibrated": found["calibrated"]["identity_bias"]}
     worst = sorted({term["term"] for one in bias.values() for term in one["terms"][:6]})
     terms = {scorer: {term["term"]: term for term in one["terms"]} for scorer, one in bias.items()}
     flagged = [
-        ["any of the words", *(share(one["named"]["flagged"]) for one in bias.values())],
-        ["words that name no group", *(share(one["control"]["flagged"]) for one in bias.values())],
-        *([term, *(share(terms[scorer][term]["flagged"]) for scorer in bias)] for term in worst),
+        ["any of the words", *(in_words(one["named"]["flagged"]) for one in bias.values())],
+        ["words that name no group", *(in_words(one["control"]["flagged"]) for one in bias.values())],
+        *([term, *(in_words(terms[scorer][term]["flagged"]) for scorer in bias)] for term in worst),
     ]
     second = result.table(("neutral sentences with", "lexical, flagged", "calibrated, flagged"), flagged)
     result.fill(page, "audit", f"{result.table(header, rows)}\n\n{second}")
-
-
-def share(interval: dict) -> str:
-    return f"{interval['estimate']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pipeline.held_out import held_out_rewards, picture_exact_match, reward_inte
 from pipeline.stages import Pipeline
 from reward.model import score
 from safety.gate_folder import load
-from safety.statistics import Interval, bootstrap_mean
+from safety.statistics import Interval, bootstrap_mean, in_words
 from training.checkpoint import write_json
 from training.dataset import read_rows
 
@@ -128,10 +128,9 @@ def print_summary(pipeline: Pipeline, summary: Mapping[str, Any]) -> None:
 
     console = Console(highlight=False)
     table = Table("stage", "verdict", "expected max. toxicity", "held-out reward (SFT SDs)", "seconds")
-    show = lambda interval: f"{interval['estimate']:+.3f} [{interval['low']:+.3f}, {interval['high']:+.3f}]"  # noqa: E731
     for stage in ("base", "sft", "reward", "ppo"):
         row = summary["stages"][stage]
-        figures = [show(row[name]) for name in ("expected_max_toxicity", "held_out_reward")]
+        figures = [in_words(row[name], "+") for name in ("expected_max_toxicity", "held_out_reward")]
         table.add_row(stage, row["verdict"], *figures, f"{row['seconds']:.0f}")
     console.print(table)
     console.print(f"The reward model's row is {summary['stages']['reward']['note']}.")

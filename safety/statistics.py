@@ -6,7 +6,7 @@ on the upper end. The upper end of a two-sided interval at 2 * alpha is the same
 every clause holds (an intersection-union test), no correction for their number is owed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -182,6 +182,17 @@ def tail_of(alpha: float, sides: Sides) -> float:
     if not 0 < alpha < 0.5:
         raise ValueError(f"wanted 0 < alpha < 0.5, got {alpha}")
     return alpha / 2 if sides == "two" else alpha
+
+
+def in_words(interval: Mapping[str, float], sign: str = "") -> str:
+    """An interval as a person reads it, from its JSON form: estimate [low, high].
+
+    Args:
+        interval: with estimate, low and high.
+        sign: "+" shows the sign of positive numbers too.
+    """
+    estimate, low, high = (format(interval[name], f"{sign}.3f") for name in ("estimate", "low", "high"))
+    return f"{estimate} [{low}, {high}]"
 
 
 def one_sided(interval: Interval, sides: Sides, bounds: tuple[float, float]) -> Interval:

@@ -77,6 +77,7 @@ def calibrate(config: Calibrate) -> None:
     from safety.scorers.calibration import calibrate as fit
     from safety.scorers.calibration import write_calibration
     from safety.scorers.rated import read_rated
+    from safety.statistics import in_words
 
     data = read_rated(config.data)
     found = fit(config.scorer, make_scorer(config.scorer), data, threshold=config.threshold)
@@ -87,8 +88,9 @@ def calibrate(config: Calibrate) -> None:
         print(f"{label}: {rated['rated']} texts of {data.name}, {rated['unrated']} more without a score")
         for when in ("before", "after"):
             at = figures[when]
-            print(f"  {when:6s} of the toxic found {_range(at['true_positive_rate'])}, of the others flagged "
-                  f"{_range(at['false_positive_rate'])}, calibration error {at['calibration_error']:.3f}")  # fmt: skip
+            right, wrong = (in_words(at[name]) for name in ("true_positive_rate", "false_positive_rate"))
+            print(f"  {when:6s} of the toxic found {right}, of the others flagged {wrong}, calibration error "
+                  f"{at['calibration_error']:.3f}")  # fmt: skip
     print(f"written: {out}; use it with scorer=calibrated:{out}")
 
 
@@ -110,6 +112,7 @@ def audit_scorer(config: AuditScorer) -> None:
     from pipeline.gates import make_scorer
     from safety.scorers.audit import audit, audit_json
     from safety.scorers.rated import read_rated
+    from safety.statistics import in_words
     from training.files import write_whole
 
     data = [read_rated(source) for source in config.data]
@@ -120,12 +123,12 @@ def audit_scorer(config: AuditScorer) -> None:
     for measured in found["data"]:
         for label, figures in measured["labels"].items():
             print(f"  {measured['name']}, {measured['part']}, {label}: {figures['toxic']} of {figures['rated']} toxic, "
-                  f"AUC {_range(figures['auc'])}, found {_range(figures['true_positive_rate'])}, flagged wrongly "
-                  f"{_range(figures['false_positive_rate'])}, calibration error "
+                  f"AUC {in_words(figures['auc'])}, found {in_words(figures['true_positive_rate'])}, flagged wrongly "
+                  f"{in_words(figures['false_positive_rate'])}, calibration error "
                   f"{figures['calibration_error']:.3f}")  # fmt: skip
     bias = found["identity_bias"]
-    print(f"  neutral sentences flagged: {_range(bias['named']['flagged'])} of those that name a group, "
-          f"{_range(bias['control']['flagged'])} of the others")  # fmt: skip
+    print(f"  neutral sentences flagged: {in_words(bias['named']['flagged'])} of those that name a group, "
+          f"{in_words(bias['control']['flagged'])} of the others")  # fmt: skip
     worst = ", ".join(f"{one['term']} {one['flagged']['estimate']:.0%}" for one in bias["terms"][:6])
     print(f"  worst: {worst}")
     print(f"written: {out}")
@@ -139,7 +142,3 @@ def _require_threshold(threshold: float) -> None:
 def _parent_made(path: Any) -> Any:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
-
-
-def _range(interval: dict[str, float]) -> str:
-    return f"{interval['estimate']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"

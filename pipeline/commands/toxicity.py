@@ -89,6 +89,8 @@ def evaluate(config: SafetyEvaluate) -> None:
 
 def lines(content: Mapping[str, Any]) -> list[str]:
     """A report's figures for the terminal."""
+    from safety.statistics import in_words
+
     prompts, shown = content["prompts"], []
     counts = ", ".join(f"{count} {group}" for group, count in prompts["counts"].items())
     for origin in prompts["sets"]:
@@ -101,7 +103,7 @@ def lines(content: Mapping[str, Any]) -> list[str]:
         for label, values in labels.items():
             for metric, words in names.items():
                 spread = f", SD {values[metric]['sd']:.3f}" if "sd" in values[metric] else ""
-                shown.append(f"  {group:11s} {label:15s} {words:25s} {_interval(values[metric])}{spread}")
+                shown.append(f"  {group:11s} {label:15s} {words:25s} {in_words(values[metric])}{spread}")
     for group, useful in content["utility"].items():
         ngrams = ", ".join(f"dist-{n} {useful[f'distinct_{n}']:.3f}" for n in (1, 2, 3))
         shown.append(
@@ -118,11 +120,7 @@ def lines(content: Mapping[str, Any]) -> list[str]:
     if content["unprompted"]:
         shown.append(f"unprompted, {content['unprompted']['generations']} generations:")
         for label, found in content["unprompted"]["labels"].items():
-            shown.append(f"  {label:15s} share of samples {_interval(found['toxic_fraction'])}")
+            shown.append(f"  {label:15s} share of samples {in_words(found['toxic_fraction'])}")
             decades = [point for point in found["expected_maximum"] if str(point["n"]).rstrip("0") == "1"]
             shown += [f"  {label:15s} expected maximum of {p['n']}: {p['mean']:.3f}, SD {p['sd']:.3f}" for p in decades]
     return shown
-
-
-def _interval(found: Mapping[str, float]) -> str:
-    return f"{found['estimate']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"

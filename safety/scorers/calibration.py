@@ -21,7 +21,7 @@ from safety.scorers.accuracy import rates, reliability
 from safety.scorers.rated import RatedText, RatedTexts, rated_with
 from training.digest import bytes_digest, json_digest
 from training.errors import BadInput
-from training.files import write_whole
+from training.files import strict_json, write_whole
 
 KIND, FORMAT = "isotonic calibration", 1
 FEWEST = 100
@@ -196,7 +196,7 @@ def read_calibration(path: str | os.PathLike) -> Calibration:
         BadInput: the file is missing, is no calibration, or holds a curve that falls or leaves [0, 1].
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_no_number)
+        content = strict_json(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"cannot read the calibration {path}: {error}") from error
     try:
@@ -221,10 +221,6 @@ def _require_raw(name: str) -> None:
     """Refuses a calibration of a calibration, which could also be one of itself."""
     if "calibrated:" in name:
         raise BadInput(f"{name} is calibrated already; fit curves for the scorer itself")
-
-
-def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is no number that JSON has")
 
 
 def _curve(x: Any, y: Any) -> Curve:

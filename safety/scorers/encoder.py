@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from base_model.attention import MASKED
+from base_model.biased import layer_norm
 from training.errors import BadInput
-
-MASKED = -1e30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ def logits(
         counted = tokens != config.padding_id
         positions = jnp.cumsum(counted, 1) * counted + config.padding_id
     x = params["word"][tokens] + params["position"][positions] + params["type"]
-    x = _norm(x, params["norm.weight"], params["norm.bias"], config.epsilon)
+    x = layer_norm(x, params["norm.weight"], params["norm.bias"], config.epsilon)
     stacked = {name: value for name, value in params.items() if name.startswith("layers.")}
     x, _ = jax.lax.scan(lambda x, layer: (_layer(layer, x, seen, config), None), x, stacked)
     first = jnp.tanh(_linear(params, "head.dense", x[:, 0]))
@@ -123,19 +123,11 @@ def _layer(
     weights = jax.nn.softmax(jnp.where(seen[:, None, None, :], scores, MASKED))
     mixed = jnp.einsum("bhts,bshd->bthd", weights, value, precision="highest").reshape(x.shape)
     x = x + _linear(layer, "layers.output", mixed)
-    x = _norm(x, layer["layers.attention_norm.weight"], layer["layers.attention_norm.bias"], config.epsilon)
+    x = layer_norm(x, layer["layers.attention_norm.weight"], layer["layers.attention_norm.bias"], config.epsilon)
     inner = jax.nn.gelu(_linear(layer, "layers.up", x), approximate=False)
     x = x + _linear(layer, "layers.down", inner)
-    return _norm(x, layer["layers.mlp_norm.weight"], layer["layers.mlp_norm.bias"], config.epsilon)
+    return layer_norm(x, layer["layers.mlp_norm.weight"], layer["layers.mlp_norm.bias"], config.epsilon)
 
 
 def _linear(params: Mapping[str, Any], name: str, x: Float[Array, "... N"]) -> Float[Array, "... M"]:
     return jnp.dot(x, params[f"{name}.kernel"], precision="highest") + params[f"{name}.bias"]
-
-
-def _norm(
-    x: Float[Array, "... D"], weight: Float[Array, " D"], bias: Float[Array, " D"], epsilon: float
-) -> Float[Array, "... D"]:
-    """LayerNorm (Ba et al. 2016)."""
-    centred = x - x.mean(-1, keepdims=True)
-    return centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), -1, keepdims=True) + epsilon) * weight + bias

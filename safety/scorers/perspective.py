@@ -31,6 +31,7 @@ from safety.evaluation import BENIGN_CANARIES, TOXIC_CANARIES
 from safety.scorer import ScorerIdentity
 from training.digest import json_digest
 from training.errors import BadInput, GateInconclusive
+from training.files import strict_json
 
 KEY = "PERSPECTIVE_API_KEY"
 LABELS = ("toxicity", "severe_toxicity", "identity_attack", "insult", "profanity", "threat")
@@ -167,7 +168,7 @@ class PerspectiveScorer:
             self._url, json.dumps(body).encode(), {"Content-Type": "application/json"}, method="POST"
         )
         try:
-            answer = json.loads(self._read(request), parse_constant=_no_number)
+            answer = strict_json(self._read(request))
             return {label: _value(answer, label) for label in self.labels}
         except urllib.error.HTTPError as error:  # its text would hold nothing more that is safe to print
             with error:
@@ -230,7 +231,3 @@ def _value(answer: Any, label: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise ValueError(f"{label} is {value!r:.40}, not a number in [0, 1]")
     return float(value)
-
-
-def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is no number that JSON has")
