@@ -1,4 +1,4 @@
-"""Multi-query attention with per-head norms, rotary positions, masks by segment and window, and a key-value cache."""
+"""Multi-query attention with per-head norms, rotary positions, and masks by segment and window."""
 
 from functools import partial
 from typing import NamedTuple
@@ -9,6 +9,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
+from base_model.cache import LayerCache, Places, attended, key_places
 from base_model.config import LayerSpec, ModelConfig
 from base_model.layers import RMSNorm, matmul, param, rms_norm, rotate
 
@@ -17,28 +18,6 @@ MASKED = -1e30
 
 # Longer rows of queries are attended to in blocks: 32,768 x 32,768 scores of eight heads would take 32 GiB.
 WHOLE, BLOCK = 1024, 256
-
-
-class LayerCache(NamedTuple):
-    """Keys and values of one layer, [B, S, K, D], written at slots 0, 1, ... as tokens arrive."""
-
-    keys: Float[Array, "B S K D"]
-    values: Float[Array, "B S K D"]
-
-
-class Places(NamedTuple):
-    """Where queries or keys stand.
-
-    Attributes:
-        slots: index of each in the row.
-        segments: which packed example each belongs to; 0 is padding, or a slot not yet written.
-        images: number of the picture each belongs to, 0 for none; given, for queries and keys alike, only when soft
-            tokens of one picture see each other.
-    """
-
-    slots: Int[Array, " T"]
-    segments: Int[Array, "B T"]
-    images: Int[Array, "B T"] | None = None
 
 
 def attention_mask(queries: Places, keys: Places, *, window: int | None) -> Bool[Array, "B T S"]:
@@ -113,14 +92,12 @@ class Context(NamedTuple):
     Attributes:
         positions: of the tokens, each in its own example.
         queries: where the tokens stand.
-        keys: where the keys stand, those of the cache if there is one.
-        slot: the first of the cache that the tokens take.
+        remembered: segments of the tokens before them, a cache's; None where the row stands alone.
     """
 
     positions: Int[Array, "B T"]
     queries: Places
-    keys: Places
-    slot: Int[Array, ""]
+    remembered: Int[Array, "B S"] | None = None
 
 
 class Attention(nnx.Module):
@@ -146,7 +123,7 @@ class Attention(nnx.Module):
         cache: LayerCache | None = None,
         shared: LayerCache | None = None,
     ) -> tuple[Float[Array, "B T D"], LayerCache]:
-        """Attends to the row itself, or to the cache after writing the row's keys and values into it.
+        """Attends to the row itself, or to the cache and the row.
 
         Args:
             x: the row.
@@ -159,27 +136,24 @@ class Attention(nnx.Module):
         """
         spec = self.spec
         query = self._turned(self.query_norm(self._heads(x, self.query, spec.heads)), context)
-        seen = self._remember(x, context, cache) if shared is None else shared
-        queries, keys = context.queries, context.keys
+        seen = self._seen(x, context, cache) if shared is None else shared
+        queries = keys = context.queries
+        if context.remembered is not None:
+            keys = key_places(context.remembered, queries, seen.keys.shape[1])
         if self.config.image_attention == "bidirectional-local" and spec.window is None:
             queries, keys = queries._replace(images=None), keys._replace(images=None)
         mixed = attend(query, seen, queries, keys, window=spec.window, scale=self.config.query_scale)
         return matmul(mixed.reshape(*x.shape[:2], -1), self.out[...], self.dtype), seen
 
-    def _remember(self, x: Float[Array, "B T D"], context: Context, cache: LayerCache | None) -> LayerCache:
-        """The row's keys and values, or the cache with them written into it."""
+    def _seen(self, x: Float[Array, "B T D"], context: Context, cache: LayerCache | None) -> LayerCache:
+        """The row's keys and values, with what was read before if there is anything."""
         key = self._heads(x, self.key, self.spec.kv_heads)
         value = key if self.spec.key_is_value else self._heads(x, self.value, self.spec.kv_heads)
         key = self._turned(self.key_norm(key), context)
         if self.config.value_norm:
             value = rms_norm(value, None, self.config.norm_epsilon)
-        if cache is None:
-            return LayerCache(key, value)
-        place = (0, context.slot, 0, 0)
-        return LayerCache(
-            jax.lax.dynamic_update_slice(cache.keys, key, place),
-            jax.lax.dynamic_update_slice(cache.values, value, place),
-        )
+        own = LayerCache(key, value)
+        return own if cache is None else attended(cache, own, context.queries.slots[0])
 
     def _heads(self, x: Float[Array, "B T N"], kernel: nnx.Param, count: int) -> Float[Array, "B T H D"]:
         return matmul(x, kernel[...], self.dtype).reshape(*x.shape[:2], count, self.spec.head_dim)

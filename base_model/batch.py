@@ -11,6 +11,9 @@ from base_model.interleave import Example
 from base_model.media import NOTHING, Media, stack
 from base_model.tokenizer import PAD
 
+# Longer prompts are read in parts: what the layers of a model make of 32,768 tokens at once would take many GiB.
+AT_ONCE = 2048
+
 
 class Batch(NamedTuple):
     """Rows of one or more examples.
@@ -65,3 +68,25 @@ def pad_left(examples: Sequence[Example], length: int, room: Media = NOTHING) ->
 def bucket(length: int, least: int = 64) -> int:
     """The row width for a length: `least` or a doubling of it, so that few widths, each compiled once, do for all."""
     return least * 2 ** max(0, math.ceil(math.log2(length / least)))
+
+
+def cuts_of(tokens: Int[np.ndarray, "B T"], soft_tokens: tuple[int, ...], *, at_once: int = AT_ONCE) -> tuple[int, ...]:
+    """Where to cut prompts into parts of `at_once` tokens, or of what it takes not to cut through a picture or a sound.
+
+    Args:
+        tokens: of the prompts; all are cut at the same places.
+        soft_tokens: ids of the places of pictures and sounds.
+        at_once: tokens of a part; a power of two gives the fewest programs to compile.
+    """
+    soft = np.isin(tokens, soft_tokens)
+    inside = (soft[:, 1:] & soft[:, :-1]).any(0)  # whether a cut behind each token would go through one
+    allowed = np.flatnonzero(~inside) + 1
+    cuts = [0]
+    while tokens.shape[1] - cuts[-1] > at_once:
+        # The last place within reach; if there is none, the first beyond.
+        within = allowed[(allowed > cuts[-1]) & (allowed <= cuts[-1] + at_once)]
+        beyond = allowed[allowed > cuts[-1] + at_once]
+        if not within.size and not beyond.size:
+            break
+        cuts.append(int(within[-1] if within.size else beyond[0]))
+    return tuple(cuts[1:])

@@ -2,7 +2,7 @@
 
 import itertools
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,37 +11,16 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from base_model.attention import Context, LayerCache, Places
+from base_model.attention import Context
 from base_model.block import Block
-from base_model.config import LayerSpec, ModelConfig
+from base_model.cache import Cache, LayerCache, Places, extended, start
+from base_model.config import ModelConfig
 from base_model.layers import RMSNorm, matmul, param
 from base_model.media import Inputs, Media, among, in_places
 from base_model.per_layer import PerLayerEmbedding
 from base_model.tokenizer import PAD
 from base_model.towers import TOWERS
 from training.sharding import named_sharding
-
-
-class Cache(NamedTuple):
-    """What a decoder remembers of the tokens it has read: `length` slots of `segments` and of each layer are filled.
-
-    A layer that reads the keys of another has no cache.
-    """
-
-    layers: tuple[LayerCache | None, ...]
-    segments: Int[Array, "B S"]
-    length: Int[Array, ""]
-
-
-def empty_cache(config: ModelConfig, batch: int, slots: int) -> Cache:
-    """A cache for `batch` rows of at most `slots` tokens, float32."""
-
-    def layer(spec: LayerSpec) -> LayerCache | None:
-        shape = (batch, slots, spec.kv_heads, spec.head_dim)
-        return LayerCache(jnp.zeros(shape), jnp.zeros(shape)) if spec.kv_source is None else None
-
-    layers = tuple(layer(spec) for spec in config.layers)
-    return Cache(layers, jnp.zeros((batch, slots), jnp.int32), jnp.int32(0))
 
 
 class Decoder(nnx.Module):
@@ -126,8 +105,21 @@ class Decoder(nnx.Module):
         hidden = self.final_norm(self._by_rows(states[-1]))
         if cache is None:
             return hidden, None
-        kept = (layer if spec.kv_source is None else None for spec, layer in zip(self.config.layers, seen, strict=True))
-        return hidden, Cache(tuple(kept), context.keys.segments, cache.length + tokens.shape[1])
+        return hidden, extended(cache, seen, segments)
+
+    def begin(
+        self,
+        x: Float[Array, "B T D"],
+        tokens: Int[Array, "B T"],
+        positions: Int[Array, "B T"],
+        segments: Int[Array, "B T"],
+        *,
+        slots: int,
+    ) -> tuple[Float[Array, "B T D"], Cache]:
+        """Reads the beginning of rows that will be at most `slots` tokens long, to be read on through the cache."""
+        context = self._context(tokens, positions, segments, None)
+        states, seen = self._layers(x, context, self._own_embeddings(x, tokens), None)
+        return self.final_norm(self._by_rows(states[-1])), start(self.config, seen, segments, slots)
 
     def hidden_states(
         self, x: Float[Array, "B T D"], tokens: Array, positions: Array, segments: Array
@@ -138,22 +130,13 @@ class Decoder(nnx.Module):
         return [*states, self.final_norm(last)]
 
     def _context(self, tokens: Array, positions: Array, segments: Array, cache: Cache | None) -> Context:
-        start = jnp.int32(0) if cache is None else cache.length
-        slots = start + jnp.arange(tokens.shape[1])
-        if cache is None:
-            key_slots, key_segments = slots, segments
-        else:
-            key_segments = jax.lax.dynamic_update_slice(cache.segments, segments, (0, start))
-            key_slots = jnp.arange(key_segments.shape[1])
-        pictures = key_pictures = None
+        slots = jnp.arange(tokens.shape[1]) + (0 if cache is None else cache.length)
+        pictures = None
         if self.config.image_attention != "causal":
             is_soft = among(tokens, self.soft_tokens.images)
             begins = is_soft & ~jnp.pad(is_soft, ((0, 0), (1, 0)))[:, :-1]
             pictures = jnp.where(is_soft, jnp.cumsum(begins, 1), 0)
-            # A picture is read whole or not at all, so that no later token belongs to one that the cache holds.
-            key_pictures = jax.lax.dynamic_update_slice(jnp.zeros_like(key_segments), pictures, (0, start))
-        queries, keys = Places(slots, segments, pictures), Places(key_slots, key_segments, key_pictures)
-        return Context(positions, queries, keys, start)
+        return Context(positions, Places(slots, segments, pictures), None if cache is None else cache.segments)
 
     def _own_embeddings(self, x: Float[Array, "B T D"], tokens: Int[Array, "B T"]) -> list[Array | None]:
         """Each layer's own embedding of each token, where the model has such."""

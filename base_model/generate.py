@@ -1,16 +1,18 @@
-"""Replies as text to prompts as segments, in batches that compile once for each width."""
+"""Replies to prompts, those of one width together, for which everything is compiled once."""
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from base_model.batch import Batch, bucket, pad_left
+from base_model.batch import bucket, cuts_of, pad_left
 from base_model.checkpoint import LanguageModel, structure_of
 from base_model.interleave import Example, require_fits
 from base_model.media import room
-from base_model.sampling import SamplingConfig, Vocabulary, sample
+from base_model.pool import Waiting, draw_all
+from base_model.sampling import SamplingConfig, Vocabulary
 
 
 def vocabulary_of(model: LanguageModel) -> Vocabulary:
@@ -28,7 +30,22 @@ def generate(
     rows: int = 256,
     advance: Callable[[int], None] = lambda count: None,
 ) -> list[list[str]]:
-    """Draws `copies` replies to each prompt.
+    """Draws `copies` replies to each prompt: their text. The arguments are those of reply_ids."""
+    replies = reply_ids(model, prompts, config, copies=copies, seed=seed, rows=rows, advance=advance)
+    return [[model.tokenizer.decode(ids) for ids in of_prompt] for of_prompt in replies]
+
+
+def reply_ids(
+    model: LanguageModel,
+    prompts: Sequence[Example],
+    config: SamplingConfig,
+    *,
+    copies: int = 1,
+    seed: int = 0,
+    rows: int = 256,
+    advance: Callable[[int], None] = lambda count: None,
+) -> list[list[list[int]]]:
+    """Draws `copies` replies to each prompt: their ids, the end of turn among them.
 
     A reply follows from the seed, the prompt's number and the copy's alone: neither `rows` nor the other prompts change
     it beyond rounding.
@@ -47,26 +64,36 @@ def generate(
     """
     structure, vocabulary = structure_of(model.config, model.tokenizer), vocabulary_of(model)
     longest = model.config.max_context - config.max_new_tokens
+    prompts = [require_fits(prompt, longest, "the model's context less max_new_tokens") for prompt in prompts]
+    images, sounds = model.tokenizer.soft_tokens
+    soft_tokens = images + sounds
+    media, seed_key = room([[prompt.media] for prompt in prompts]), jax.random.key(seed)
+    replies: list[list[list[int]]] = [[[]] * copies for _ in prompts]
+    unanswered = [copies] * len(prompts)
     width = lambda index: bucket(len(prompts[index]))  # noqa: E731
-    order = sorted(range(len(prompts)), key=width)
-    media = room([[prompt.media] for prompt in prompts])
-    replies: list[list[str]] = [[] for _ in prompts]
-    per_batch, seed_key = min(max(1, rows // copies), len(prompts)), jax.random.key(seed)
-    first = 0
-    while first < len(order):
-        chosen = [i for i in order[first : first + per_batch] if width(i) == width(order[first])]
-        first += len(chosen)
-        padded = [require_fits(prompts[i], longest, "the model's context less max_new_tokens") for i in chosen]
-        padded += padded[:1] * (per_batch - len(padded))
-        batch: Batch = pad_left(padded, min(width(chosen[0]), longest), media)
-        numbers = np.array(chosen + chosen[:1] * (per_batch - len(chosen)), np.uint32)
-        keys = reply_keys(seed_key, numbers, copies)
-        samples = sample(structure, model.params, batch, keys, vocabulary=vocabulary, config=config, copies=copies)
-        tokens, mask = np.asarray(samples.tokens), np.asarray(samples.mask)
-        for place, index in enumerate(chosen):
-            own = range(place * copies, (place + 1) * copies)
-            replies[index] = [model.tokenizer.decode(tokens[row][mask[row]].tolist()) for row in own]
-        advance(len(chosen))
+
+    def waiting(indices: Sequence[int], at_once: int) -> Iterator[Waiting]:
+        """The prompts of one width, `at_once` of them in a batch."""
+        for first in range(0, len(indices), at_once):
+            chosen = indices[first : first + at_once]
+            filled = [*chosen, *chosen[:1] * (at_once - len(chosen))]
+            batch = pad_left([prompts[i] for i in filled], min(width(chosen[0]), longest), media)
+            keys = reply_keys(seed_key, np.array(filled, np.uint32), copies)
+            yield Waiting(batch, keys, len(chosen) * copies, cuts_of(batch.tokens, soft_tokens))
+
+    for _, same in itertools.groupby(sorted(range(len(prompts)), key=width), key=width):
+        indices = list(same)
+        per_batch = min(max(1, rows // copies), len(indices))
+        drawn = draw_all(
+            structure, model.params, waiting(indices, per_batch), rows=min(rows, len(indices) * copies), copies=copies,
+            vocabulary=vocabulary, config=config,
+        )  # fmt: skip
+        for number, tokens in drawn:
+            index, copy = indices[number // copies], number % copies
+            replies[index][copy] = tokens.tolist()
+            unanswered[index] -= 1
+            if not unanswered[index]:
+                advance(1)
     return replies
 
 

@@ -1,5 +1,7 @@
-"""Sampling on the device: the prompts in one pass, then a loop until every row has ended."""
+"""Sampling on the device: prompts are read, then replies grow by one token at a time until each has ended."""
 
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -9,9 +11,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from base_model.attention import MASKED
 from base_model.batch import Batch
-from base_model.decoder import Cache, empty_cache
+from base_model.cache import Cache
+from base_model.decoder import Decoder
+from base_model.draws import draw, draw_top_p, keep_top_k, suppress
 from base_model.tokenizer import PAD
 from training.errors import BadInput
 
@@ -70,69 +73,6 @@ def policy_logits(logits: Float[Array, "... V"], vocabulary: Vocabulary, tempera
     return suppress(logits, vocabulary.never_sampled) / temperature
 
 
-def suppress(logits: Float[Array, "... V"], ids: tuple[int, ...]) -> Float[Array, "... V"]:
-    """Logits with the probability of some ids set to 0."""
-    return logits.at[..., jnp.array(ids, jnp.int32)].set(MASKED)
-
-
-def keep_top_k(logits: Float[Array, "B V"], k: int) -> Float[Array, "B V"]:
-    """Masks all but the k largest logits of each row (more where they tie)."""
-    return jnp.where(logits >= jax.lax.top_k(logits, min(k, logits.shape[-1]))[0][:, -1:], logits, MASKED)
-
-
-def draw(logits: Float[Array, "B V"], keys: Key[Array, " B"]) -> Int[Array, " B"]:
-    """Draws one id a row from softmax(logits) by inverting its distribution function.
-
-    One random number a row instead of the vocabulary's worth that the Gumbel trick takes: the number picks a block of
-    128 ids by the blocks' masses, then an id in the block. Masked ids have mass 0 and are never drawn.
-    """
-    rows, size = logits.shape
-    weights = jnp.exp(logits - logits.max(-1, keepdims=True))
-    blocks = jnp.pad(weights, ((0, 0), (0, -size % 128))).reshape(rows, -1, 128)
-    uniform = jax.vmap(jax.random.uniform)(keys)
-    block, rest = _invert(blocks.sum(-1), uniform)
-    inside = jnp.take_along_axis(blocks, block[:, None, None], 1)[:, 0]
-    return (128 * block + _invert(inside, rest)[0]).astype(jnp.int32)
-
-
-def draw_top_p(logits: Float[Array, "B V"], keys: Key[Array, " B"], p: float) -> Int[Array, " B"]:
-    """Draws one id a row from the smallest set of most likely ids whose probability reaches p, by rejection.
-
-    A draw from the whole distribution is outside that set with probability at most 1 - p, and whether it is takes one
-    masked sum, where finding the set itself would take a sort of the vocabulary. Rejected rows draw again.
-    """
-    probabilities = jax.nn.softmax(logits, -1)
-
-    def attempt(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        number, ids, accepted = carry
-        again = draw(logits, jax.vmap(jax.random.fold_in, (0, None))(keys, number))
-        ids = jnp.where(accepted, ids, again)
-        return number + 1, ids, accepted | in_nucleus(probabilities, ids, p)
-
-    # The most likely id is always in the set: it stands in for a draw that would never end (logits of NaN).
-    start = jnp.int32(0), logits.argmax(-1).astype(jnp.int32), jnp.zeros(logits.shape[0], bool)
-    _, ids, accepted = jax.lax.while_loop(lambda carry: (carry[0] < 1000) & ~carry[2].all(), attempt, start)
-    return jnp.where(accepted, ids, start[1])
-
-
-def in_nucleus(probabilities: Float[Array, "B V"], ids: Int[Array, " B"], p: float) -> Bool[Array, " B"]:
-    """Whether the more likely ids together stay below p, so that the smallest set that reaches p has this one in it."""
-    own = jnp.take_along_axis(probabilities, ids[:, None], -1)
-    return jnp.where(probabilities > own, probabilities, 0).sum(-1) < p
-
-
-def _invert(mass: Float[Array, "B N"], uniform: Float[Array, " B"]) -> tuple[Int[Array, " B"], Float[Array, " B"]]:
-    """The index at which the cumulated mass passes `uniform` of the whole, and how far into its own mass that is."""
-    # A cumulated sum is rounded at every place and may grow where there is no mass: such places are left out.
-    total = jnp.where(mass > 0, jnp.cumsum(mass, -1), 0)
-    # Kept below the end, where rounding could step past the last index that has any mass.
-    target = jnp.minimum(uniform, 1 - 1e-6) * total.max(-1)
-    index = (total > target[:, None]).argmax(-1)
-    own = jnp.take_along_axis(mass, index[:, None], 1)[:, 0]
-    before = jnp.take_along_axis(total, index[:, None], 1)[:, 0] - own
-    return index, jnp.clip((target - before) / own, 0, 1)
-
-
 def choose(logits: Float[Array, "B V"], keys: Key[Array, " B"], config: SamplingConfig) -> Int[Array, " B"]:
     """Draws one token a row from logits that are divided by the temperature already; each row has its own key."""
     if config.temperature == 0:
@@ -142,7 +82,94 @@ def choose(logits: Float[Array, "B V"], keys: Key[Array, " B"], config: Sampling
     return draw_top_p(logits, keys, config.top_p) if config.top_p < 1 else draw(logits, keys)
 
 
-@partial(jax.jit, static_argnames=("structure", "vocabulary", "config", "copies"))
+class Prompts(NamedTuple):
+    """Prompts that have been read.
+
+    Attributes:
+        hidden: final-norm hidden state of the last token.
+        positions: of the last token.
+        cache: what the decoder remembers.
+    """
+
+    hidden: Float[Array, "B D"]
+    positions: Int[Array, " B"]
+    cache: Cache
+
+
+class Replies(NamedTuple):
+    """One a row, behind a prompt.
+
+    Attributes:
+        read: the prompt and what has been drawn so far, read.
+        keys: from which and the number of a token its random key follows.
+        steps: tokens drawn.
+        running: false from the end of turn on, and when there is no room for another token.
+        samples: what has been drawn.
+    """
+
+    read: Prompts
+    keys: Key[Array, " B"]
+    steps: Int[Array, " B"]
+    running: Bool[Array, " B"]
+    samples: Samples
+
+
+def read_prompts(
+    decoder: Decoder, prompts: Batch, vocabulary: Vocabulary, *, slots: int, cuts: tuple[int, ...] = ()
+) -> Prompts:
+    """Reads left-padded prompts into a cache of `slots` tokens, at once or in the parts that `cuts` make."""
+    whole = (decoder.embed(prompts.tokens, prompts.media), prompts.tokens, prompts.positions, prompts.segments)
+    ends = [*cuts, prompts.tokens.shape[1]]
+    parts = [jax.tree.map(lambda x: x[:, first:end], whole) for first, end in itertools.pairwise([0, *ends])]  # noqa: B023
+    hidden, cache = decoder.begin(*parts[0], slots=slots)
+    last = hidden[:, -1]
+
+    def read_on(cache: Cache, part: tuple[Array, ...]) -> tuple[Cache, Array]:
+        hidden, longer = decoder.read(*part, cache)
+        assert longer is not None
+        return longer, hidden[:, -1]
+
+    # Parts of one width are one loop, compiled once.
+    for _, group in itertools.groupby(parts[1:], key=lambda part: part[1].shape[1]):
+        cache, states = jax.lax.scan(read_on, cache, jax.tree.map(lambda *x: jnp.stack(x), *group))
+        last = states[-1]
+    return Prompts(last, jnp.asarray(prompts.positions)[:, -1], cache)
+
+
+def by_row(change: Callable[[Array], Array], read: Prompts) -> Prompts:
+    """Changes the rows of prompts; what all rows share stays."""
+    return jax.tree.map(lambda x: x if x.ndim == 0 else change(x), read)
+
+
+def opened(read: Prompts, keys: Key[Array, " B"], length: int) -> Replies:
+    """Replies of which nothing has been drawn yet."""
+    rows = len(read.hidden)
+    empty = Samples(
+        jnp.full((rows, length), PAD, jnp.int32), jnp.zeros((rows, length), bool), jnp.zeros((rows, length))
+    )
+    return Replies(read, keys, jnp.zeros(rows, jnp.int32), jnp.ones(rows, bool), empty)
+
+
+def extended(decoder: Decoder, vocabulary: Vocabulary, config: SamplingConfig, replies: Replies) -> Replies:
+    """Draws the next token of every reply that runs, and reads it."""
+    (hidden, positions, cache), keys, steps, running, samples = replies
+    logits = policy_logits(decoder.logits(hidden), vocabulary, config.temperature or 1.0)
+    token = choose(logits, jax.vmap(jax.random.fold_in)(keys, steps), config)
+    log_prob = jnp.take_along_axis(jax.nn.log_softmax(logits), token[:, None], -1)
+    here = running[:, None] & (jnp.arange(config.max_new_tokens) == steps[:, None])
+    samples = Samples(
+        jnp.where(here, token[:, None], samples.tokens),
+        samples.mask | here,
+        jnp.where(here, log_prob, samples.log_probs),
+    )
+    steps, positions = steps + 1, positions + 1
+    running = running & (token != vocabulary.end_of_turn) & (steps < config.max_new_tokens)
+    hidden, read_on = decoder(token[:, None], positions[:, None], running.astype(jnp.int32)[:, None], None, cache)
+    assert read_on is not None
+    return Replies(Prompts(hidden[:, 0], positions, read_on), keys, steps, running, samples)
+
+
+@partial(jax.jit, static_argnames=("structure", "vocabulary", "config", "copies", "cuts"))
 def sample(
     structure: nnx.GraphDef,
     params: Any,
@@ -152,8 +179,9 @@ def sample(
     vocabulary: Vocabulary,
     config: SamplingConfig,
     copies: int = 1,
+    cuts: tuple[int, ...] = (),
 ) -> Samples:
-    """Draws `copies` replies to each prompt; a prompt is read once for all of its copies.
+    """Draws `copies` replies to each prompt, all at the same time; a prompt is read once for all of its copies.
 
     Args:
         structure: of a Decoder.
@@ -163,38 +191,12 @@ def sample(
         vocabulary: see Vocabulary.
         config: how tokens are chosen.
         copies: replies a prompt.
+        cuts: where long prompts are cut into parts, see cuts_of.
     """
     decoder = nnx.merge(structure, params)
-    batch, width = prompts.tokens.shape
-    cache = empty_cache(decoder.config, batch, width + config.max_new_tokens)
-    hidden, cache = decoder(prompts.tokens, prompts.positions, prompts.segments, prompts.media, cache)
-    repeat = lambda x: x if x.ndim == 0 else jnp.repeat(x, copies, 0)  # noqa: E731
-    cache = jax.tree.map(repeat, cache)
-    hidden, position = repeat(hidden[:, -1:]), repeat(prompts.positions[:, -1:])
-    rows, length = batch * copies, config.max_new_tokens
-    empty = Samples(
-        jnp.full((rows, length), PAD, jnp.int32), jnp.zeros((rows, length), bool), jnp.zeros((rows, length))
+    read = read_prompts(
+        decoder, prompts, vocabulary, slots=prompts.tokens.shape[1] + config.max_new_tokens, cuts=cuts
     )
-    temperature = config.temperature or 1.0
-
-    def unfinished(carry: tuple[Array, Array, Samples, Array, Cache]) -> Array:
-        step, running = carry[:2]
-        return (step < length) & running.any()
-
-    def extend(carry: tuple[Array, Array, Samples, Array, Cache]) -> tuple[Array, Array, Samples, Array, Cache]:
-        step, running, samples, hidden, cache = carry
-        logits = policy_logits(decoder.logits(hidden[:, 0]), vocabulary, temperature)
-        token = choose(logits, jax.vmap(jax.random.fold_in, (0, None))(keys, step), config)
-        log_prob = jnp.take_along_axis(jax.nn.log_softmax(logits), token[:, None], -1)[:, 0]
-        samples = Samples(
-            samples.tokens.at[:, step].set(jnp.where(running, token, PAD)),
-            samples.mask.at[:, step].set(running),
-            samples.log_probs.at[:, step].set(jnp.where(running, log_prob, 0)),
-        )
-        running = running & (token != vocabulary.end_of_turn)
-        segment = running.astype(jnp.int32)[:, None]
-        hidden, cache = decoder(token[:, None], position + 1 + step, segment, None, cache)
-        return step + 1, running, samples, hidden, cache
-
-    start = (jnp.int32(0), jnp.ones(rows, bool), empty, hidden, cache)
-    return jax.lax.while_loop(unfinished, extend, start)[2]
+    replies = opened(by_row(lambda x: jnp.repeat(x, copies, 0), read), keys, config.max_new_tokens)
+    extend = partial(extended, decoder, vocabulary, config)
+    return jax.lax.while_loop(lambda replies: replies.running.any(), extend, replies).samples

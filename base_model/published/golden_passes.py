@@ -9,7 +9,6 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from base_model.decoder import empty_cache
 from base_model.media import Media
 from base_model.sampling import suppress
 
@@ -46,8 +45,7 @@ def read_in_parts(
         later: the tokens after them.
     """
     decoder = nnx.merge(structure, params)
-    batch, length = rows.tokens.shape
-    hidden, cache = decoder.read(x, *rows, empty_cache(decoder.config, batch, length + later.shape[1]))
+    hidden, cache = decoder.begin(x, *rows, slots=rows.tokens.shape[1] + later.shape[1])
 
     def step(carry: Any, token: Array) -> tuple[Any, Array]:
         cache, position = carry

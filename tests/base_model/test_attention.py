@@ -1,5 +1,4 @@
 from dataclasses import replace
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -106,31 +105,18 @@ def test_attention_equals_a_naive_one(spec, changes):
     x, positions = rng.normal(size=(2, 7, 10)), np.array([[0, 1, 2, 3, 0, 1, 2], [0, 0, 0, 1, 2, 3, 4]])
     places = Places(jnp.arange(7), jnp.array([[1, 1, 1, 1, 2, 2, 2], [0, 0, 1, 1, 1, 1, 1]]))
     mask = attention_mask(places, places, window=spec.window)
-    run = jax.jit(lambda x: layer(x, Context(jnp.array(positions), places, places, jnp.int32(0)))[0])
+    run = jax.jit(lambda x: layer(x, Context(jnp.array(positions), places))[0])
     result, expected = run(jnp.asarray(x, jnp.float32)), naive_attention(layer, x, positions, np.asarray(mask))
     seeing = np.asarray(mask).any(-1)
     np.testing.assert_allclose(np.asarray(result)[seeing], expected[seeing], atol=2e-5)
     assert np.isfinite(result).all()
 
 
-def test_keys_and_values_are_written_at_the_slot():
-    config = ModelConfig(vocab_size=8, embed_dim=10, layers=(MULTI_QUERY,))
-    layer = Attention(MULTI_QUERY, config, dtype=jnp.float32, rngs=nnx.Rngs(0))
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 2, 10)), jnp.float32)
-    empty = LayerCache(*(jnp.full((1, 5, 1, 6), 7.0) for _ in range(2)))
-    run = jax.jit(partial(layer, cache=empty))
-    queries, keys = Places(jnp.array([3, 4]), jnp.ones((1, 2), int)), Places(jnp.arange(5), jnp.ones((1, 5), int))
-    _, cache = run(x, Context(jnp.array([[3, 4]]), queries, keys, jnp.int32(3)))
-    for written in cache:
-        assert (written[:, :3] == 7).all() and (written[:, 3:] != 7).all()
-    assert (empty.keys == 7).all()
-
-
 def test_a_query_that_sees_nothing_gives_no_nan():
     config = ModelConfig(vocab_size=8, embed_dim=10, layers=(MULTI_QUERY,))
     layer = Attention(MULTI_QUERY, config, dtype=jnp.float32, rngs=nnx.Rngs(0))
     padding = Places(jnp.arange(2), jnp.zeros((1, 2), int))
-    context = Context(jnp.zeros((1, 2), int), padding, padding, jnp.int32(0))
+    context = Context(jnp.zeros((1, 2), int), padding)
     total = lambda x: layer(x, context)[0].sum()  # noqa: E731
     value, gradient = jax.jit(jax.value_and_grad(total))(jnp.ones((1, 2, 10)))
     assert np.isfinite(value) and np.isfinite(gradient).all()

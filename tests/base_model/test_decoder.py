@@ -11,7 +11,7 @@ from flax import nnx
 from base_model.batch import pack, pad_left
 from base_model.checkpoint import abstract_params, build, structure_of
 from base_model.config import LayerSpec, ModelConfig
-from base_model.decoder import Decoder, empty_cache
+from base_model.decoder import Decoder
 from base_model.layers import rms_norm
 from base_model.likelihood import cross_entropy, held_out
 from base_model.media import Media, blanked
@@ -33,8 +33,8 @@ def read_in_parts(structure, params, batch, prefix):
     """The logits of a row of which `prefix` tokens are read at once and the others one by one, through the cache."""
     decoder = nnx.merge(structure, params)
     tokens, segments, positions, _, media = batch
-    cache = empty_cache(decoder.config, *tokens.shape)
-    hidden, cache = decoder(tokens[:, :prefix], positions[:, :prefix], segments[:, :prefix], media, cache)
+    first = [x[:, :prefix] for x in (tokens, positions, segments)]
+    hidden, cache = decoder.begin(decoder.embed(first[0], media), *first, slots=tokens.shape[1])
 
     def step(cache, column):
         hidden, cache = decoder(*(x[:, None] for x in column), None, cache)

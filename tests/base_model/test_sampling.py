@@ -12,18 +12,10 @@ from tiny_world import one_layer
 
 from base_model.attention import MASKED
 from base_model.batch import pack, pad_left
+from base_model.draws import _invert, draw, in_nucleus, keep_top_k, suppress
 from base_model.generate import generate, reply_keys, vocabulary_of
-from base_model.sampling import (
-    SamplingConfig,
-    _invert,
-    choose,
-    draw,
-    in_nucleus,
-    keep_top_k,
-    policy_logits,
-    sample,
-    suppress,
-)
+from base_model.pool import Waiting, draw_all
+from base_model.sampling import SamplingConfig, Vocabulary, choose, policy_logits, sample
 from training.errors import BadInput
 
 WIDTH = 32
@@ -240,6 +232,29 @@ def test_generate_gives_copies_of_each_prompt_in_order_whatever_shares_a_batch(t
     assert once[0][0] != once[0][1]
     assert generate(tiny_model, prompts, config, copies=2, seed=3, rows=4) == once
     assert generate(tiny_model, prompts, config, copies=2, seed=4, rows=8) != once
+
+
+def test_replies_that_make_room_for_others_are_those_of_a_batch_drawn_to_its_end(structure, tiny_model, prompts):
+    # One of eight ids ends a turn, so that lengths are ragged and rows are given on many times over.
+    vocabulary = Vocabulary(end_of_turn=307, never_sampled=tuple(n for n in range(340) if not 300 <= n < 308))
+    copies, padded = 5, [*prompts, prompts[0], prompts[2]]
+    batch = pad_left(padded, WIDTH)
+    keys = reply_keys(jax.random.key(9), np.arange(len(padded), dtype=np.uint32), copies)
+    options = {"vocabulary": vocabulary, "config": CONFIG}
+    expected = sample(structure, tiny_model.params, batch, keys, copies=copies, **options)
+    lengths = np.asarray(expected.mask).sum(1)
+    assert len(set(lengths)) > 4
+    part = lambda first, count: Waiting(  # noqa: E731
+        jax.tree.map(lambda x: x[first : first + 4], batch), keys[first * copies : (first + 4) * copies], count
+    )
+    parts = [part(0, 20), part(2, 10)]  # the second is not full: its last two prompts only fill it up
+    order = [*range(20), *range(10, 20)]
+    drawn = list(draw_all(structure, tiny_model.params, iter(parts), rows=9, copies=copies, **options))
+    assert sorted(reply.number for reply in drawn) == list(range(30))
+    assert [reply.number for reply in drawn] != list(range(30))
+    for number, tokens in drawn:
+        row = order[number]
+        np.testing.assert_array_equal(tokens, np.asarray(expected.tokens)[row, : lengths[row]])
 
 
 def test_a_prompt_that_leaves_no_room_for_its_reply_is_refused(tiny_model, make_example):
