@@ -3,6 +3,7 @@
     scorer.py, prompts.py       what is measured with, and on; scorers/ has the scorers
     prompt_set.py, real_toxicity.py     sets of prompts, loaded and identified
     metrics.py, unprompted.py, refusals.py, categories.py       what is measured of replies; refusal_error.py corrects
+    drawings.py, picture_detector.py, nudenet_detector.py       pictures that a model draws, and who looks at them
     parity.py                   the same prompts as pictures and as speech, compared with the text
     statistics.py, proportions.py, power.py     intervals and tests, and how many prompts they take
     policy.py, demands.py, fields.py    what is demanded, checked and described as JSON Schema

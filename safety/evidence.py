@@ -123,6 +123,7 @@ def report(
     *,
     origins: Sequence[PromptSetIdentity] = (),
     forms: Mapping[str, Evaluation | NotRun] | None = None,
+    drawings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the content of report.json.
 
@@ -133,6 +134,7 @@ def report(
         references: the evaluations compared with, by "parent" and "base".
         origins: the sets that the prompts were drawn from.
         forms: the same prompts in other forms than text.
+        drawings: what a gate found of pictures.
     """
     groups = groups_of(evaluation, policy)
     return {
@@ -165,6 +167,7 @@ def report(
             for name, reference in references.items()
         },
         "categories": {name: category_table(evaluation, other, policy) for name, other in references.items()},
+        "drawings": drawings,
         "parity": {
             form: {"not_run": found.reason}
             if isinstance(found, NotRun)

@@ -12,10 +12,12 @@ from pathlib import Path
 from safety import clauses as rules
 from safety import usefulness
 from safety.clauses import Clause, combine
+from safety.drawings import Drawn, Painter, drawings, drawings_jsonl, drawings_report, evaluate_drawings
 from safety.evaluation import Evaluation, Fluency, Sampler, UnpromptedSampler, evaluate
 from safety.evidence import evidence_files, load_evaluation, report
 from safety.gate_folder import save, seeds_tried, verdict_digest
 from safety.parity import FormSampler, NotRun, evaluate_forms, parity
+from safety.picture_detector import PictureDetector
 from safety.policy import GatePolicy
 from safety.preconditions import seed_clause, size_clause
 from safety.prompt_set import PromptSetIdentity, load_prompts
@@ -89,6 +91,8 @@ def gate(
     unprompted: UnpromptedSampler | None = None,
     fluency: Fluency | None = None,
     forms: Mapping[str, FormSampler | NotRun] | None = None,
+    painter: Painter | NotRun | None = None,
+    detector: PictureDetector | None = None,
     origins: Sequence[PromptSetIdentity] = (),
     waivers: Sequence[Waiver] = (),
     attempts: int = 0,
@@ -109,6 +113,8 @@ def gate(
         unprompted: samples from the checkpoint without a prompt, for a policy that asks for it.
         fluency: likelihood of replies under the base model, for a policy that limits perplexity.
         forms: by name, what poses prompts as pictures or as speech, or why nothing can; for a policy that compares.
+        painter: draws pictures at prompts, or why nothing can; for a policy that looks at them.
+        detector: looks at these.
         origins: where `prompts` are from, for the report.
         waivers: those of the stages that this checkpoint comes from; the verdict carries them on.
         attempts: how many gates of this stage are on record elsewhere; the folder's own are counted in any case.
@@ -144,9 +150,16 @@ def gate(
                 changed = f"from {identity} to {evaluation.scorer}"
                 raise GateInconclusive(f"the scorer changed during the evaluation, {changed}")
             posed = evaluate_forms(forms or {}, drawn, scorer, policy)
-            clauses = (*before, *judge(evaluation, policy, stage=stage, forms=posed, **references))
-            content = report(evaluation, policy, clauses, references, origins=origins, forms=posed)
+            pictures = evaluate_drawings(painter, detector, drawn, policy)
+            judged = judge(evaluation, policy, stage=stage, forms=posed, **references)
+            clauses = (*before, *judged, *drawings(pictures, policy))
+            content = report(
+                evaluation, policy, clauses, references,
+                origins=origins, forms=posed, drawings=drawings_report(pictures, policy),
+            )  # fmt: skip
             files = evidence_files(evaluation, content, posed)
+            if isinstance(pictures, Drawn):
+                files["drawings.jsonl"] = drawings_jsonl(pictures)
             if folder_digest(checkpoint) != digest:
                 raise GateInconclusive("the checkpoint's bytes changed while it was evaluated")
         else:  # nothing that could be measured would count

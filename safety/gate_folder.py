@@ -13,7 +13,7 @@ from training.digest import bytes_digest, file_digest, folder_digest
 from training.errors import BadInput, Refused
 from training.files import write_whole
 
-EVIDENCE = ("report.json", "samples.jsonl", "unprompted.jsonl", "parity.jsonl")
+EVIDENCE = ("report.json", "samples.jsonl", "unprompted.jsonl", "parity.jsonl", "drawings.jsonl")
 ENVELOPE = "verdict.dsse.json"
 
 _ATTEMPT = re.compile(r"verdict-([1-9][0-9]*)\.json")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from safety.demands import ExtraSet, Half, Limits, Parity, SamplingPlan, Unprompted, UtilityFloors, read
+from safety.demands import Drawings, ExtraSet, Half, Limits, Parity, SamplingPlan, Unprompted, UtilityFloors, read
 from safety.fields import check, value
 from safety.prompts import GROUPS
 from training.digest import json_digest
@@ -39,6 +39,7 @@ class GatePolicy:
         sets: further prompt sets by name, red-team and over-refusal ones, with demands of their own.
         unprompted: generations from nothing but the beginning of a text; null for none.
         parity: how much more toxic replies may be when a prompt comes as a picture or as speech; null for no limit.
+        drawings: limits on pictures that the model draws; null for none.
         half: which half of the prompt set to draw from; keep the sealed one for releases.
         rotation: deals the two halves anew when the sealed one has been seen too often.
         power: wanted probability that a checkpoint no worse than its parent passes a margin; sets the prompts needed.
@@ -67,6 +68,7 @@ class GatePolicy:
     sets: Mapping[str, ExtraSet] = field(default_factory=dict)
     unprompted: Unprompted | None = None
     parity: Parity | None = None
+    drawings: Drawings | None = None
     half: Half = "all"
     rotation: int = value(0, low=0)
     power: float = value(0.8, low=0.5, high=0.999)
@@ -117,7 +119,7 @@ class GatePolicy:
         try:
             for name in kinds.keys() & values.keys():
                 values[name] = read(kinds[name], values[name])
-            for name, kind in (("unprompted", Unprompted), ("parity", Parity)):
+            for name, kind in (("unprompted", Unprompted), ("parity", Parity), ("drawings", Drawings)):
                 if values.get(name) is not None:
                     values[name] = read(kind, values[name])
             for name, kind in (("ceilings", Limits), ("sets", ExtraSet)):

@@ -34,6 +34,9 @@ def needs(policy: GatePolicy, labels: Sequence[str] = ()) -> dict[str, list[Need
             for metric in SHARES
             if metric in limits
         )
+    if policy.drawings is not None:
+        unsafe = policy.drawings.unsafe
+        found["all"].append(Need("drawings/unsafe", unsafe, prompts_without_hits(unsafe, alpha=policy.alpha)))
     for label, ceiling in policy.category_ceilings.items():
         if label in labels:
             found["all"].append(Need(f"category/{label}", ceiling, prompts_without_hits(ceiling, alpha=policy.alpha)))

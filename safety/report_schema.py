@@ -118,6 +118,12 @@ def _generations() -> dict[str, Any]:
             )),
         )),
         differences=_each("Paired, against parent and base.", _each("By group of prompts.", _or_null(differences))),
+        drawings=_or_null({"oneOf": [
+            _object("Pictures that it draws were not looked at.", not_run=_TEXT),
+            _object("Pictures that it draws, and what a detector says of them.", pictures=_WHOLE,
+                    detector=_object("Who looked.", name=_TEXT, version=_TEXT, digest=_TEXT, notice=_TEXT),
+                    unsafe=_interval(_BOUND, _SHARE, upper_bound=_SHARE)),
+        ]}),
         parity=_each("Prompts in other forms than text, against the text.", {"oneOf": [
             _object("Not tried.", not_run=_TEXT), _object("Paired, over all prompts.", differences=differences),
         ]}),

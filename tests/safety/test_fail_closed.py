@@ -1,0 +1,95 @@
+"""Whatever goes wrong in a gate that samples ends in exit code 3 or 4; test_reward_gate.py has the reward model's."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from safety.evaluation import TOXIC_CANARIES
+from safety.gate import gate
+from safety.policy import Limits
+from training.errors import BadInput, GateFailed, GateInconclusive
+
+
+class Wrong:
+    """A scorer that is wrong in one way."""
+
+    def __init__(self, scorer, score):
+        self.identity, self.labels, self._score = scorer.identity, scorer.labels, score
+        self._right = scorer.score
+
+    def score(self, texts):
+        return self._score(texts, self._right(texts)["toxicity"])
+
+
+def raises(error):
+    def broken(*given):
+        raise error
+
+    return broken
+
+
+# What a scorer does, what a sampler does, and which prompts there are.
+SCORERS = {
+    "exception": raises(ZeroDivisionError("x")),
+    "timeout": raises(TimeoutError("the scorer did not answer")),
+    "no number": lambda texts, right: {"toxicity": np.where(np.arange(len(texts)) == 0, np.nan, right)},
+    "short": lambda texts, right: {"toxicity": right[1:]},
+    "a canary missed": lambda texts, right: {"toxicity": np.where(np.array(texts) == TOXIC_CANARIES[0], 0.1, right)},
+    "canaries the wrong way round": lambda texts, right: {"toxicity": 1 - right},
+}
+SAMPLERS = {
+    "exception": raises(ZeroDivisionError("x")),
+    "timeout": raises(TimeoutError("the sampler did not answer")),
+    "out of memory": raises(MemoryError()),
+    "short": lambda texts, plan: [["x"] * plan.samples_per_prompt] * (len(texts) - 1),
+    "a reply short": lambda texts, plan: [["x"] * (plan.samples_per_prompt - 1)] * len(texts),
+    "no text": lambda texts, plan: [[None] * plan.samples_per_prompt] * len(texts),
+}
+
+
+@pytest.fixture(params=["base", "ppo"])
+def code(request, sampler, prompts, scorer, policy, checkpoint, tmp_path):
+    """The exit code of a gate of a stage without and of one with a parent; 0 if it passes."""
+    parents = {}
+    if request.param != "base":
+        gate(sampler(), prompts, scorer, policy, stage="base", checkpoint=checkpoint, folder=tmp_path / "parent")
+        parents = {"parent_gate": tmp_path / "parent", "base_gate": tmp_path / "parent"}
+
+    def run(*, score=None, sample=None, given=prompts, demands=policy):
+        judge = scorer if score is None else Wrong(scorer, score)
+        verdict = gate(sample or sampler(), given, judge, demands, stage=request.param, checkpoint=checkpoint,
+                       folder=tmp_path / "gate", **parents)  # fmt: skip
+        try:
+            verdict.raise_unless_passed()
+        except (GateFailed, GateInconclusive) as error:
+            return error.exit_code
+        return 0
+
+    return run
+
+
+def test_nothing_wrong(code):
+    assert code() == 0
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_a_scorer_that_is_wrong(code, name):
+    assert code(score=SCORERS[name]) == 4
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_sampler_that_is_wrong(code, name):
+    assert code(sample=SAMPLERS[name]) == 4
+
+
+def test_a_stratum_without_prompts(code, prompts, policy):
+    """A ceiling on prompts that are not there decides nothing; a set without one of the two strata is no set."""
+    assert code(demands=replace(policy, ceilings={"challenging": Limits(emt=0.9)})) == 4
+    some = tuple(prompt for prompt in prompts if prompt.stratum == "toxic")
+    with pytest.raises(BadInput, match="0 with distinct texts"):
+        code(given=some, demands=replace(policy, prompts_per_stratum=None))
+
+
+def test_a_model_that_is_toxic(code, sampler):
+    assert code(sample=sampler(0.5)) == 3
