@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from base_model.interleave import Medium, Segment, Text
+from base_model.interleave import Drawn, Medium, Segment, Text
 from base_model.tokenizer import BOS, END_OF_TURN, EOS, MODEL, ROLES, SYSTEM, USER, Tokenizer
 from training.errors import BadInput
 
@@ -53,7 +53,8 @@ def messages_to_segments(
             raise BadInput(f"a message's role is one of {', '.join(ROLES)}, not {role!r}")
         learn = loss_on == "all" or (role == "assistant" and (loss_on == "assistant" or index == replies[-1]))
         segments.append(Text(tokenizer.opening(role), loss_on == "all"))
-        segments += [_part(part, tokenizer, folder, learn) for part in parts(message.get("content"))]
+        draws = role == "assistant" and tokenizer.image_codes is not None
+        segments += [_part(part, tokenizer, folder, learn, draws) for part in parts(message.get("content"))]
         segments.append(Text([tokenizer.end_of_turn], learn))
         if tokenizer.after_turn:
             segments.append(Text(tokenizer.after_turn, loss_on == "all"))
@@ -73,10 +74,12 @@ def parts(content: Any) -> list[Mapping[str, Any]]:
     raise BadInput(f"a message's content is a string or a list of parts, not {type(content).__name__}")
 
 
-def _part(part: Mapping[str, Any], tokenizer: Tokenizer, folder: Path, learn: bool) -> Segment:
+def _part(part: Mapping[str, Any], tokenizer: Tokenizer, folder: Path, learn: bool, draws: bool) -> Segment:
     kind = part.get("type")
     if kind == "text" and isinstance(part.get("text"), str):
         return Text(tokenizer.encode(part["text"]), learn)
+    if draws and kind == "image" and part.get(kind) is not None:
+        return Drawn(part[kind], folder, learn)
     if kind in ("image", "audio", "video") and part.get(kind) is not None:
         return Medium(kind, part[kind], folder)
     given = repr(dict(part))[:80]

@@ -9,24 +9,25 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
 from base_model.chat import fingerprint
 from base_model.config import ModelConfig, read_config
 from base_model.decoder import Decoder
+from base_model.drawing_tokenizer import DrawingTokenizer
 from base_model.gemma_tokenizer import GemmaTokenizer
+from base_model.image_tokenizer import ImageTokenizer
+from base_model.model_folder import read_arrays, read_description, verified, write_arrays, write_description
 from base_model.tokenizer import Tokenizer
-from training.checkpoint import content_digest, restore_params, save_params, write_json
-from training.digest import json_digest
+from training.checkpoint import content_digest, restore_params, save_params
 from training.errors import BadInput
 
 FORMAT = 1
 FIELDS = {"format", "kind", "model", "fingerprint", "statistics", "content_digest", "digest"}
+# The folder of a model that draws has that of its image tokenizer in it.
+IMAGE_TOKENIZER = "image_tokenizer"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +121,7 @@ def save(model: LanguageModel, folder: Path, *, weights: str = "orbax") -> None:
     temporary.mkdir(parents=True)
     params = model.params
     if weights == "safetensors":
-        params = jax.tree.map(lambda x: np.asarray(x).astype(jnp.bfloat16), params)
-        save_file(_flatten(params), temporary / "model.safetensors")
+        params = write_arrays(temporary / "model.safetensors", params)
     else:
         save_params(temporary / "params", params)
     description = {
@@ -132,8 +132,10 @@ def save(model: LanguageModel, folder: Path, *, weights: str = "orbax") -> None:
         "statistics": model.statistics,
         "content_digest": content_digest(params),
     }
-    write_json(temporary / "config.json", {**description, "digest": json_digest(description)})
+    write_description(temporary, description)
     (temporary / model.tokenizer.file_name).write_bytes(model.tokenizer.model)
+    if isinstance(model.tokenizer, DrawingTokenizer):
+        model.tokenizer.images.save(temporary / IMAGE_TOKENIZER)
     temporary.rename(folder)
 
 
@@ -149,7 +151,7 @@ def load(folder: Path | str, *, kind: str = "decoder") -> LanguageModel:
         BadInput: when a file is missing, damaged or changed, a number is not finite, or the kind is another one.
     """
     folder = Path(folder)
-    description = _read_description(folder)
+    description = read_description(folder, FORMAT, FIELDS)
     if description.get("kind") != kind:
         wanted = {"decoder": "a language model", "scalar": "a reward model"}[kind]
         raise BadInput(f"{folder} holds a model of kind {description.get('kind')!r}, and {wanted} is needed here")
@@ -157,16 +159,10 @@ def load(folder: Path | str, *, kind: str = "decoder") -> LanguageModel:
     tokenizer = load_tokenizer(folder, config)
     shape = abstract_params(config, tokenizer, kind)
     if (folder / "model.safetensors").exists():
-        params = _read_safetensors(folder / "model.safetensors", shape)
+        params = read_arrays(folder / "model.safetensors", shape)
     else:
         params = restore_params(folder / "params", shape)
-    if content_digest(params) != description.get("content_digest"):
-        raise BadInput(f"the parameters in {folder} are not those that were saved there: a file was changed or damaged")
-    params = jax.tree.map(lambda x: np.asarray(x, np.float32), params)
-    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
-        raise BadInput(f"the parameters in {folder} contain numbers that are not finite")
-    # By way of the host: orbax remembers the mesh that wrote them, and programs would be compiled anew for every mesh.
-    params = jax.tree.map(jnp.asarray, params)
+    params = verified(params, description, folder)
     model = LanguageModel(
         config=config, tokenizer=tokenizer, params=params, kind=kind, statistics=description.get("statistics", {})
     )
@@ -176,29 +172,14 @@ def load(folder: Path | str, *, kind: str = "decoder") -> LanguageModel:
 
 
 def load_tokenizer(folder: Path, config: ModelConfig) -> Tokenizer:
-    """The tokenizer of a checkpoint: one of our own, or that of a published model."""
+    """The tokenizer of a checkpoint: one of our own, or that of a published model, with codes where the model draws."""
+    images = ImageTokenizer.load(folder / IMAGE_TOKENIZER) if (folder / IMAGE_TOKENIZER).exists() else None
     if (path := folder / GemmaTokenizer.file_name).exists():
-        return GemmaTokenizer.read(path, vocab_size=config.vocab_size)
-    return Tokenizer.load(folder / Tokenizer.file_name)
-
-
-def _read_description(folder: Path) -> dict[str, Any]:
-    description = read_config(folder / "config.json")
-    if unknown := description.keys() - FIELDS:
-        raise BadInput(f"{folder}/config.json has fields that this version does not know: {', '.join(sorted(unknown))}")
-    if description.get("format") != FORMAT:
-        raise BadInput(f"{folder} has format {description.get('format')!r}, and this version reads format {FORMAT}")
-    digest = description.pop("digest", None)  # models from before this field have none
-    try:
-        found = json_digest(description)
-    except (ValueError, RecursionError) as error:  # NaN, which is no JSON and which Python's reader takes nonetheless
-        raise BadInput(f"{folder}/config.json holds what no JSON is: {error}") from error
-    if digest is not None and digest != found:
-        raise BadInput(f"{folder}/config.json has been changed or damaged since it was written")
-    for name in ("model", "statistics"):
-        if not isinstance(description.get(name, {}), dict):
-            raise BadInput(f"{folder}/config.json: {name} is an object, not {description[name]!r:.40}")
-    return description
+        codes = 0 if images is None else images.config.codes
+        text: Tokenizer = GemmaTokenizer.read(path, vocab_size=config.vocab_size - codes)
+    else:
+        text = Tokenizer.load(folder / Tokenizer.file_name)
+    return text if images is None else DrawingTokenizer(text, images)
 
 
 def abstract_params(config: ModelConfig, tokenizer: Tokenizer, kind: str) -> Any:
@@ -208,30 +189,3 @@ def abstract_params(config: ModelConfig, tokenizer: Tokenizer, kind: str) -> Any
         return trunk
     scalar = jax.ShapeDtypeStruct((config.embed_dim,), jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
     return {"trunk": trunk, "head": {"weight": scalar[0], "bias": scalar[1]}}
-
-
-def _flatten(params: Any) -> dict[str, np.ndarray]:
-    return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
-
-
-def _name(path: tuple) -> str:
-    return ".".join(str(key.key) for key in path)
-
-
-def _read_safetensors(path: Path, shape: Any) -> Any:
-    try:
-        arrays = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise BadInput(f"{path} is damaged: {error}") from error
-
-    def take(place: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
-        array = arrays.pop(_name(place), None)
-        if array is None or array.shape != leaf.shape:
-            given = "missing" if array is None else f"of shape {list(array.shape)}"
-            raise BadInput(f"{path}: {_name(place)} should have shape {list(leaf.shape)} and is {given}")
-        return array
-
-    params = jax.tree_util.tree_map_with_path(take, shape)
-    if arrays:
-        raise BadInput(f"{path} has parameters that this model lacks: {', '.join(sorted(arrays)[:5])}")
-    return params

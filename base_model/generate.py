@@ -17,7 +17,8 @@ from base_model.sampling import SamplingConfig, Vocabulary
 
 def vocabulary_of(model: LanguageModel) -> Vocabulary:
     """The ids that a sampler of this model must know."""
-    return Vocabulary(model.tokenizer.end_of_turn, model.tokenizer.never_sampled)
+    tokenizer = model.tokenizer
+    return Vocabulary(tokenizer.end_of_turn, tokenizer.never_sampled, tokenizer.image_codes)
 
 
 def generate(

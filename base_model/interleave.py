@@ -11,6 +11,7 @@ import numpy as np
 
 from base_model.clips import load_clip, stamp
 from base_model.config import ModelConfig
+from base_model.drawing_tokenizer import require_drawing
 from base_model.images import load_image
 from base_model.media import NO_MEDIA, Media, count
 from base_model.sounds import load_sound
@@ -40,7 +41,21 @@ class Medium(NamedTuple):
     folder: Path
 
 
-Segment = Text | Medium
+class Drawn(NamedTuple):
+    """A picture that the assistant says, and so is made of tokens like a text.
+
+    Attributes:
+        value: see load_image.
+        folder: where paths start.
+        learn: whether a model learns to produce it.
+    """
+
+    value: Any
+    folder: Path
+    learn: bool
+
+
+Segment = Text | Medium | Drawn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +89,9 @@ def interleave(segments: Sequence[Segment], tokenizer: Tokenizer, config: ModelC
     for segment in segments:
         if isinstance(segment, Text):
             ids, learned = segment.ids, segment.learn
+        elif isinstance(segment, Drawn):
+            picture = load_image(segment.value, segment.folder)
+            ids, learned = require_drawing(tokenizer).draw(picture), segment.learn
         else:
             (ids, media), learned = _lay_out(segment, tokenizer, config), False
             images += media.images

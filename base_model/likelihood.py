@@ -22,23 +22,23 @@ LOGITS_AT_ONCE = 2**28
 
 
 def over_logits(
-    score: Callable[[Array, Array], Any],
+    score: Callable[[Array, Any], Any],
     decoder: Decoder,
     hidden: Float[Array, "B T D"],
-    tokens: Int[Array, "B T"],
+    tokens: Any,
     *,
     at_once: int = LOGITS_AT_ONCE,
 ) -> Any:
-    """Maps `score` over the next-token logits of hidden states and the tokens that came next.
+    """Maps `score` over the next-token logits of hidden states and what is known of the tokens that came next.
 
     Where that would be more than `at_once` logits, rows are cut into chunks of tokens, one after another and in the
     backward pass too, which computes the logits again: only those of one chunk exist at a time.
 
     Args:
-        score: takes logits [B, C, V] and tokens [B, C], and gives arrays [B, C].
+        score: takes logits [B, C, V] and `tokens` cut to [B, C], and gives arrays [B, C].
         decoder: whose head gives the logits.
         hidden: final-norm hidden states.
-        tokens: ids, one for each hidden state.
+        tokens: a tree of arrays [B, T], one entry for each hidden state: ids, and what else `score` wants.
         at_once: logits of one device.
 
     Returns:
@@ -54,7 +54,8 @@ def over_logits(
         x = jnp.pad(x, [(0, -length % chunk if axis == 1 else 0) for axis in range(x.ndim)])
         return jnp.moveaxis(x.reshape(len(x), -1, chunk, *x.shape[2:]), 1, 0)
 
-    scores = jax.lax.map(lambda part: jax.checkpoint(score_chunk)(*part), (chunks(hidden), chunks(tokens)))
+    parts = jax.tree.map(chunks, (hidden, tokens))
+    scores = jax.lax.map(lambda part: jax.checkpoint(score_chunk)(*part), parts)
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1)[:, :length], scores)
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from base_model.config import LayerSpec, ModelConfig
+from base_model.conformer import ConformerConfig
 from base_model.gemma import GLOBAL, LOCAL, model_config
 from base_model.vision import VisionConfig
 
@@ -18,6 +19,14 @@ def tiny(vocab_size: int = 4096) -> ModelConfig:
     return ModelConfig(
         vocab_size=vocab_size, embed_dim=256, layers=layers, query_scale=0.15, max_context=512, vision=VisionConfig()
     )
+
+
+def tiny_omni(vocab_size: int) -> ModelConfig:
+    """The shipped model's shape with an encoder of sounds, and room in the vocabulary for codes of pictures."""
+    audio = ConformerConfig(
+        bands=64, channels=(16, 8), width=96, layers=2, heads=4, output_dim=96, clipped=False, max_soft_tokens=64
+    )
+    return replace(tiny(vocab_size), audio=audio)
 
 
 def nano_1() -> ModelConfig:

@@ -37,7 +37,8 @@ def pretraining_examples(
     def convert(row: Row) -> list[Example]:
         segments = messages_to_segments(row.values.get("messages", ()), tokenizer, folder=row.folder, loss_on="all")
         example = interleave(segments, tokenizer, config)
-        if len(example) <= max_length or any(example.media):
+        # Brackets stand around pictures that are drawn, too, which no piece may have half of.
+        if len(example) <= max_length or np.isin(example.tokens, tokenizer.media).any():
             return [require_fits(example, max_length, "max_length")]
         pieces = [slice(i, i + max_length) for i in range(0, len(example), max_length)]
         return [Example(tokens=example.tokens[piece], learn=example.learn[piece]) for piece in pieces]
@@ -122,13 +123,21 @@ def pretrain(
     return model
 
 
+# Of each source of rows with one right answer, the name of its figure.
+EXACT_MATCH = {"easy-vqa": "vqa_exact_match", "clips": "clip_exact_match", "beeps": "beeps_exact_match",
+               "speech": "speech_exact_match"}  # fmt: skip
+
+
 class HeldOutFigures:
-    """Bits per byte of held-out conversations and exact match of held-out answers about pictures."""
+    """Figures of held-out rows of each modality that there is.
+
+    Bits per byte of conversations, exact match of answers about pictures, clips and sounds, and nats a token of
+    pictures to be drawn, brackets and end of turn among them.
+    """
 
     def __init__(self, rows: Sequence[Row], tokenizer: Tokenizer, config: ModelConfig, *, max_length: int):
         """Prepares the examples once."""
         text = [row for row in rows if row.values.get("source") == "chitchat"]
-        pictures = [row for row in rows if row.values.get("source") == "easy-vqa"]
         self._text = pretraining_examples(text, tokenizer, config, max_length=max_length) if text else []
         said = [parts(message["content"]) for row in text for message in row.values["messages"]]
         self._bytes = sum(len(part["text"].encode()) for message in said for part in message if part["type"] == "text")
@@ -138,7 +147,10 @@ class HeldOutFigures:
             segments = messages_to_segments(messages, tokenizer, folder=row.folder, loss_on="last")
             return interleave(segments, tokenizer, config)
 
-        self._pictures = convert_rows(pictures, convert) if pictures else []
+        by_source = {name: [row for row in rows if row.values.get("source") == name] for name in EXACT_MATCH}
+        self._answers = {name: convert_rows(asked, convert) for name, asked in by_source.items() if asked}
+        drawn = [row for row in rows if str(row.values.get("source")).startswith("draw-")]
+        self._drawn = convert_rows(drawn, convert) if drawn and tokenizer.image_codes else []
 
     def __call__(self, structure: Any, params: Any) -> dict[str, float]:
         """Every learned token's bits, ends of turns among them, over the UTF-8 bytes of what was said."""
@@ -146,6 +158,8 @@ class HeldOutFigures:
         if self._text:
             text = held_out(structure, params, self._text)
             figures |= {"loss": text.loss, "bits_per_byte": float(text.nll.sum() / np.log(2) / self._bytes)}
-        if self._pictures:
-            figures["vqa_exact_match"] = held_out(structure, params, self._pictures).exact_match
+        for source, answers in self._answers.items():
+            figures[EXACT_MATCH[source]] = held_out(structure, params, answers).exact_match
+        if self._drawn:
+            figures["drawing_loss"] = held_out(structure, params, self._drawn).loss
         return figures

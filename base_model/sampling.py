@@ -15,6 +15,7 @@ from base_model.batch import Batch
 from base_model.cache import Cache
 from base_model.decoder import Decoder
 from base_model.draws import draw, draw_top_p, keep_top_k, suppress
+from base_model.image_codes import OUTSIDE, ImageCodes, drawn_next, drawn_so_far, hold_to
 from base_model.tokenizer import PAD
 from training.errors import BadInput
 
@@ -48,10 +49,17 @@ class SamplingConfig:
 
 
 class Vocabulary(NamedTuple):
-    """The ids that a sampler must know: the one that ends a reply, and those that no reply contains."""
+    """The ids that a sampler must know.
+
+    Attributes:
+        end_of_turn: ends a reply.
+        never_sampled: no reply contains them.
+        images: codes of pictures, which stand between brackets only; None if there are none.
+    """
 
     end_of_turn: int
     never_sampled: tuple[int, ...]
+    images: ImageCodes | None = None
 
 
 class Samples(NamedTuple):
@@ -68,9 +76,21 @@ class Samples(NamedTuple):
     log_probs: Float[Array, "N R"]
 
 
-def policy_logits(logits: Float[Array, "... V"], vocabulary: Vocabulary, temperature: float) -> Float[Array, "... V"]:
-    """Logits of the distribution that replies are drawn from; sampler and trainer share it: their ratios start at 1."""
-    return suppress(logits, vocabulary.never_sampled) / temperature
+def permitted(
+    logits: Float[Array, "... V"], vocabulary: Vocabulary, drawn: Int[Array, "..."], left: Int[Array, "..."]
+) -> Float[Array, "... V"]:
+    """Logits with the probability of all that may not come next set to 0.
+
+    Sampler and trainer share it: their ratios start at 1.
+
+    Args:
+        logits: as the model gives them.
+        vocabulary: see Vocabulary.
+        drawn: what stands of an open picture, see base_model.image_codes; not looked at if there are no codes.
+        left: tokens that the reply has room for, likewise.
+    """
+    logits = suppress(logits, vocabulary.never_sampled)
+    return logits if vocabulary.images is None else hold_to(logits, drawn, left, vocabulary.images)
 
 
 def choose(logits: Float[Array, "B V"], keys: Key[Array, " B"], config: SamplingConfig) -> Int[Array, " B"]:
@@ -88,11 +108,13 @@ class Prompts(NamedTuple):
     Attributes:
         hidden: final-norm hidden state of the last token.
         positions: of the last token.
+        drawn: what stands of an open picture, see base_model.image_codes.
         cache: what the decoder remembers.
     """
 
     hidden: Float[Array, "B D"]
     positions: Int[Array, " B"]
+    drawn: Int[Array, " B"]
     cache: Cache
 
 
@@ -133,7 +155,10 @@ def read_prompts(
     for _, group in itertools.groupby(parts[1:], key=lambda part: part[1].shape[1]):
         cache, states = jax.lax.scan(read_on, cache, jax.tree.map(lambda *x: jnp.stack(x), *group))
         last = states[-1]
-    return Prompts(last, jnp.asarray(prompts.positions)[:, -1], cache)
+    tokens, images = jnp.asarray(prompts.tokens), vocabulary.images
+    # A prompt may end in an open picture.
+    drawn = jnp.full(len(tokens), OUTSIDE) if images is None else drawn_so_far(tokens, images)[:, -1]
+    return Prompts(last, jnp.asarray(prompts.positions)[:, -1], drawn, cache)
 
 
 def by_row(change: Callable[[Array], Array], read: Prompts) -> Prompts:
@@ -152,8 +177,9 @@ def opened(read: Prompts, keys: Key[Array, " B"], length: int) -> Replies:
 
 def extended(decoder: Decoder, vocabulary: Vocabulary, config: SamplingConfig, replies: Replies) -> Replies:
     """Draws the next token of every reply that runs, and reads it."""
-    (hidden, positions, cache), keys, steps, running, samples = replies
-    logits = policy_logits(decoder.logits(hidden), vocabulary, config.temperature or 1.0)
+    (hidden, positions, drawn, cache), keys, steps, running, samples = replies
+    logits = permitted(decoder.logits(hidden), vocabulary, drawn, config.max_new_tokens - steps)
+    logits = logits / (config.temperature or 1.0)
     token = choose(logits, jax.vmap(jax.random.fold_in)(keys, steps), config)
     log_prob = jnp.take_along_axis(jax.nn.log_softmax(logits), token[:, None], -1)
     here = running[:, None] & (jnp.arange(config.max_new_tokens) == steps[:, None])
@@ -166,7 +192,8 @@ def extended(decoder: Decoder, vocabulary: Vocabulary, config: SamplingConfig, r
     running = running & (token != vocabulary.end_of_turn) & (steps < config.max_new_tokens)
     hidden, read_on = decoder(token[:, None], positions[:, None], running.astype(jnp.int32)[:, None], None, cache)
     assert read_on is not None
-    return Replies(Prompts(hidden[:, 0], positions, read_on), keys, steps, running, samples)
+    drawn = drawn if vocabulary.images is None else drawn_next(drawn, token, vocabulary.images)
+    return Replies(Prompts(hidden[:, 0], positions, drawn, read_on), keys, steps, running, samples)
 
 
 @partial(jax.jit, static_argnames=("structure", "vocabulary", "config", "copies", "cuts"))

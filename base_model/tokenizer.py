@@ -7,6 +7,7 @@ from pathlib import Path
 
 import sentencepiece
 
+from base_model.image_codes import ImageCodes
 from base_model.media import Media
 from training.errors import BadInput
 
@@ -131,6 +132,11 @@ class Tokenizer:
     def media(self) -> list[int]:
         """The ids that media take: brackets and soft tokens."""
         return [self.control(piece) for piece in (*MEDIA, *SOFT)]
+
+    @property
+    def image_codes(self) -> ImageCodes | None:
+        """Where the codes of pictures stand; None if the vocabulary has none."""
+        return None
 
     @property
     def never_sampled(self) -> tuple[int, ...]:

@@ -118,10 +118,11 @@ def _choose(arguments: list[str]) -> tuple[str, list[str]]:
         raise BadInput(f"unknown command {first!r}{_hint(first, known)}")
     if len(arguments) == 1 or arguments[1] in ("-h", "--help", "help"):
         return first, []
+    for words in (2, 3):
+        if (name := " ".join(arguments[:words])) in COMMANDS:
+            return name, arguments[words:]
     name = f"{first} {arguments[1]}"
-    if name in COMMANDS:
-        return name, arguments[2:]
-    siblings = [known.split()[1] for known in COMMANDS if known.startswith(f"{first} ")]
+    siblings = [known.removeprefix(f"{first} ") for known in COMMANDS if known.startswith(f"{first} ")]
     raise BadInput(f"unknown command {name!r}{_hint(arguments[1], siblings, first)}")
 
 

@@ -68,6 +68,32 @@ COMMANDS = {
         help="let a checkpoint answer a prompt, with or without a picture",
         example='base generate prompt="How are you?" temperature=0.7',
     ),
+    "base image-tokenizer train": Command(
+        target="pipeline.commands.image_tokenizer:train",
+        config="pipeline.commands.image_tokenizer:ImageTokenizerTrain",
+        help="train what turns pictures into codes and back",
+        example="base image-tokenizer train out=runs/image-tokenizer",
+    ),
+    "base image-tokenizer encode": Command(
+        target="pipeline.commands.image_tokenizer:encode",
+        config="pipeline.commands.image_tokenizer:ImageTokenizerEncode",
+        help="print the codes of a picture",
+        example="base image-tokenizer encode picture.png",
+        positional="image",
+    ),
+    "base image-tokenizer decode": Command(
+        target="pipeline.commands.image_tokenizer:decode",
+        config="pipeline.commands.image_tokenizer:ImageTokenizerDecode",
+        help="write the picture that codes stand for",
+        example="base image-tokenizer decode codes.txt out=picture.png",
+        positional="codes",
+    ),
+    "base draw": Command(
+        target="pipeline.commands.draw:draw",
+        config="pipeline.commands.draw:BaseDraw",
+        help="let a model that has codes of pictures draw one",
+        example='base draw prompt="Draw a red circle." checkpoint=runs/drawing/checkpoint out=circle.png',
+    ),
     "base info": Command(
         target="pipeline.commands.base:info",
         config="pipeline.commands.base:BaseInfo",

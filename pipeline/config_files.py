@@ -10,8 +10,10 @@ from typing import Any
 
 import yaml
 
+from base_model.image_tokenizer_config import ImageTokenizerConfig
 from base_model.pretrain_config import PretrainConfig
 from pipeline.commands.base import BasePretrain
+from pipeline.commands.image_tokenizer import ImageTokenizerTrain
 from pipeline.commands.quickstart import Quickstart
 from pipeline.commands.run import Run
 from pipeline.options import to_yaml
@@ -38,6 +40,10 @@ COMMENTS = {
     "reward": "The reward model, trained on pairs from the SFT model's trunk.",
     "ppo": "PPO: the SFT model against the reward model, held near where it started.",
     "tokenizer": 'A tokenizer.model; "" trains one on the data first.',
+    "shape": 'What the model reads beside text: "tiny" pictures, "tiny-omni" sounds and clips too.',
+    "image_tokenizer": 'What a model draws with: a folder, "shipped", or "" for none.',
+    "autoencoder": "Sizes. The product of the levels is the number of codes.",
+    "training": "Optimisation. The state is saved now and then: the same command goes on where it was stopped.",
     "pretrain": "Optimisation. The state is saved now and then: the same command goes on where it was stopped.",
 }
 
@@ -45,6 +51,17 @@ COMMENTS = {
 def tiny_base() -> BasePretrain:
     """How the shipped model was made."""
     return BasePretrain(pretrain=PretrainConfig(max_steps=5000, save_steps=250, eval_steps=500))
+
+
+def tiny_omni() -> BasePretrain:
+    """A model of the shipped one's shape that also hears, and draws. No such model ships."""
+    options = PretrainConfig(max_steps=12_000, save_steps=250, eval_steps=1000, max_length=160)
+    return BasePretrain(out="runs/omni", shape="tiny-omni", image_tokenizer="shipped", pretrain=options)
+
+
+def image_tokenizer() -> ImageTokenizerTrain:
+    """How the shipped image tokenizer was made."""
+    return ImageTokenizerTrain(training=ImageTokenizerConfig(max_steps=500, save_steps=100, eval_steps=200))
 
 
 def alignment() -> Run:
@@ -65,11 +82,15 @@ def files() -> dict[str, str]:
     """The content of each file by its name."""
     quickstart = "theodolite quickstart, or a run of your own: theodolite run configs/quickstart.yaml out=runs/mine"
     pretrain = "theodolite base pretrain --config configs/tiny_base.yaml out=runs/base"
+    omni = "theodolite base pretrain --config configs/tiny_omni.yaml out=runs/omni"
+    pictures = "theodolite base image-tokenizer train --config configs/image_tokenizer.yaml out=runs/image-tokenizer"
     measured = "python benchmarks/alignment.py --data DIR"
     configs = {
         "quickstart.yaml": (Quickstart(), quickstart),
         "alignment.yaml": (alignment(), measured),
         "tiny_base.yaml": (tiny_base(), pretrain),
+        "tiny_omni.yaml": (tiny_omni(), omni),
+        "image_tokenizer.yaml": (image_tokenizer(), pictures),
     }
     written = {name: _commented(config, command) for name, (config, command) in configs.items()}
     for policy in (policies.quickstart(), policies.smoke(), policies.standard(), policies.release()):

@@ -9,8 +9,9 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from base_model.batch import Batch
+from base_model.image_codes import drawn_so_far
 from base_model.likelihood import over_logits
-from base_model.sampling import Samples, Vocabulary, suppress
+from base_model.sampling import Samples, Vocabulary, permitted
 from ppo.advantages import generalised_advantages, whiten_advantages
 from ppo.config import PPOConfig
 from ppo.kl import mean_sequence_kl, token_kl
@@ -70,17 +71,22 @@ def response_log_probs(
 ) -> tuple[Float[Array, "B R"], Float[Array, "B R"]]:
     """Log-probability of each of the last `length` tokens, and the entropy of the distribution it was drawn from.
 
-    The logits that predict the token at index i stand at index i - 1. Ids that the sampler never draws have probability
-    0 here too, or sampled and scored distributions would differ.
+    The logits that predict the token at index i stand at index i - 1. What the sampler does not draw at a place has
+    probability 0 here too, or sampled and scored distributions would differ.
     """
     decoder = nnx.merge(models.structure, params)
     hidden, _ = decoder(sequences.tokens, sequences.positions, sequences.segments, sequences.media)
 
-    def score(logits: Array, tokens: Array) -> tuple[Array, Array]:
-        logits = suppress(logits, models.vocabulary.never_sampled)
+    def score(logits: Array, places: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+        tokens, drawn, left = places
+        logits = permitted(logits, models.vocabulary, drawn, left)
         return token_logprobs(logits, tokens, temperature=temperature), token_entropy(logits, temperature=temperature)
 
-    return over_logits(score, decoder, hidden[:, -length - 1 : -1], jnp.asarray(sequences.tokens[:, -length:]))
+    tokens = jnp.asarray(sequences.tokens)
+    images, before, replies = models.vocabulary.images, slice(-length - 1, -1), tokens[:, -length:]
+    drawn = jnp.zeros_like(replies) if images is None else drawn_so_far(tokens, images)[:, before]
+    left = jnp.broadcast_to(jnp.arange(length, 0, -1), replies.shape)
+    return over_logits(score, decoder, hidden[:, before], (replies, drawn, left))
 
 
 def response_values(models: Models, params: Any, sequences: Batch, *, length: int) -> Float[Array, "B R"]:

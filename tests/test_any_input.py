@@ -22,6 +22,7 @@ from base_model.clips import load_clip
 from base_model.config import ModelConfig
 from base_model.images import FORMATS, load_image, resize
 from base_model.media import Media
+from base_model.model_folder import read_description
 from base_model.sounds import FORMATS as SOUND_FORMATS
 from base_model.sounds import load_sound
 from pipeline import ledger
@@ -267,7 +268,7 @@ def test_descriptions_of_models(tiny_config, folder, write, data):
     model = json.loads(tiny_config.to_json())
     description = {"format": 1, "kind": "decoder", "model": model, "statistics": {"mean": 0.1}, "fingerprint": DIGEST}
     write("config.json", data.draw(LINES | damaged(description).map(json.dumps) | ANY.map(json.dumps)))
-    found = expected(lambda: checkpoint._read_description(folder))
+    found = expected(lambda: read_description(folder, checkpoint.FORMAT, checkpoint.FIELDS))
     if found is not None:
         expected(lambda: ModelConfig.from_dict(found.get("model", {})))
         expected(lambda: checkpoint.load(folder))

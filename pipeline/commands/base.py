@@ -1,6 +1,7 @@
 """`theodolite base`: tokenizer, pretraining, and a look at a model."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from base_model.pretrain_config import PretrainConfig
 from pipeline.config import PACKAGED, shipped_model
@@ -29,6 +30,9 @@ class BasePretrain:
         data: rows with `messages`, or "packaged".
         held_out: rows to measure on, or "packaged".
         tokenizer: a tokenizer.model; "" trains one on the data first.
+        shape: "tiny", which reads text and pictures, or "tiny-omni", which also hears; its packaged rows have sounds,
+            clips and drawings, too.
+        image_tokenizer: folder of an image tokenizer, or "shipped", for a model that draws; "" for one that does not.
         out: folder that gets tokenizer.model, metrics, states and the checkpoint.
         pretrain: options of the training; its output_dir follows from `out`.
     """
@@ -36,6 +40,8 @@ class BasePretrain:
     data: str = PACKAGED
     held_out: str = PACKAGED
     tokenizer: str = ""
+    shape: Literal["tiny", "tiny-omni"] = "tiny"
+    image_tokenizer: str = ""
     out: str = "runs/base"
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
 
@@ -88,16 +94,22 @@ def _folder(name: str):
     return shipped_model() if name == "shipped" else Path(name)
 
 
-def _packaged_data(out, config: "BaseTokenizer | BasePretrain") -> dict:
-    """Paths of the data; packaged files are written below `out`/data when one is wanted."""
+def packaged_paths(out, wanted: dict[str, tuple[str, str]]) -> dict:
+    """Paths of data that is given by path or as packaged; packaged files are written below `out`/data.
+
+    Args:
+        out: a run's folder.
+        wanted: of each name, what is given and the name of the packaged file.
+    """
     from pathlib import Path
 
+    from pipeline.omni_data import write_omni_data
     from pipeline.packaged_data import write_packaged_data
 
-    wanted = {"data": (config.data, "pretrain.jsonl")}
-    if isinstance(config, BasePretrain):
-        wanted["held_out"] = (config.held_out, "pretrain_heldout.jsonl")
-    if PACKAGED in (value for value, _ in wanted.values()):
+    files = [file for value, file in wanted.values() if value == PACKAGED]
+    if any(file.startswith("omni") for file in files):
+        write_omni_data(out / "data")
+    elif files:
         write_packaged_data(out / "data")
     return {name: out / "data" / file if value == PACKAGED else Path(value) for name, (value, file) in wanted.items()}
 
@@ -110,7 +122,7 @@ def tokenizer(config: BaseTokenizer) -> None:
 
     folder = RunFolder.create(config.out)
     with folder.locked():
-        data = _packaged_data(folder.path, config)["data"]
+        data = packaged_paths(folder.path, {"data": (config.data, "pretrain.jsonl")})["data"]
         trained = train_tokenizer(data, vocab_size=config.vocab_size)
         write_whole(folder.path / "tokenizer.model", trained.model)
     print(f"{trained.vocab_size} ids: {folder.path / 'tokenizer.model'}")
@@ -121,22 +133,28 @@ def pretrain(config: BasePretrain) -> None:
     from dataclasses import replace
     from pathlib import Path
 
-    from base_model.presets import tiny
+    from base_model.drawing_tokenizer import DrawingTokenizer
+    from base_model.presets import tiny, tiny_omni
     from base_model.pretrain import pretrain as run
     from base_model.pretrain import train_tokenizer
     from base_model.tokenizer import Tokenizer
+    from pipeline.commands.image_tokenizer import image_tokenizer
     from pipeline.run_folder import RunFolder
     from training.files import write_whole
 
     folder = RunFolder.create(config.out)
     with folder.locked():
-        paths = _packaged_data(folder.path, config)
+        rows, shape = {"tiny": ("pretrain", tiny), "tiny-omni": ("omni", tiny_omni)}[config.shape]
+        wanted = {"data": (config.data, f"{rows}.jsonl"), "held_out": (config.held_out, f"{rows}_heldout.jsonl")}
+        paths = packaged_paths(folder.path, wanted)
         vocabulary = Path(config.tokenizer or folder.path / "tokenizer.model")
         if not config.tokenizer and not vocabulary.exists():
             write_whole(vocabulary, train_tokenizer(paths["data"], vocab_size=4096).model)
         pieces = Tokenizer.load(vocabulary)
+        if config.image_tokenizer:
+            pieces = DrawingTokenizer(pieces, image_tokenizer(config.image_tokenizer))
         options = replace(config.pretrain, output_dir=str(folder.path))
-        run(options, tiny(pieces.vocab_size), pieces, data=paths["data"], held_out_data=paths["held_out"])
+        run(options, shape(pieces.vocab_size), pieces, data=paths["data"], held_out_data=paths["held_out"])
     print(f"Model: {folder.path / 'checkpoint'}")
 
 

@@ -15,7 +15,7 @@ from base_model.batch import pack, pad_left
 from base_model.draws import _invert, draw, in_nucleus, keep_top_k, suppress
 from base_model.generate import generate, reply_keys, vocabulary_of
 from base_model.pool import Waiting, draw_all
-from base_model.sampling import SamplingConfig, Vocabulary, choose, policy_logits, sample
+from base_model.sampling import SamplingConfig, Vocabulary, choose, sample
 from training.errors import BadInput
 
 WIDTH = 32
@@ -53,7 +53,7 @@ def teacher_forced(structure, params, batch, replies, vocabulary, temperature):
     decoder = nnx.merge(structure, params)
     tokens, segments, positions, _, media = batch
     hidden, _ = decoder(tokens, positions, segments, media)
-    return jax.nn.log_softmax(policy_logits(decoder.logits(hidden), vocabulary, temperature))
+    return jax.nn.log_softmax(suppress(decoder.logits(hidden), vocabulary.never_sampled) / temperature)
 
 
 def with_replies(prompts, samples):

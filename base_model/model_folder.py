@@ -1,0 +1,94 @@
+"""Models as folders: config.json, which describes the model and carries digests, and safetensors in bfloat16."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from base_model.config import read_config
+from training.checkpoint import content_digest, write_json
+from training.digest import json_digest
+from training.errors import BadInput
+
+
+def write_description(folder: Path, description: dict[str, Any]) -> None:
+    """Writes config.json with a digest of what it says."""
+    write_json(folder / "config.json", {**description, "digest": json_digest(description)})
+
+
+def read_description(folder: Path, version: int, fields: set[str]) -> dict[str, Any]:
+    """A folder's config.json, without its digest.
+
+    Raises:
+        BadInput: when it is missing, damaged or changed, of another format than `version`, or has other fields.
+    """
+    description = read_config(folder / "config.json")
+    if unknown := description.keys() - fields:
+        raise BadInput(f"{folder}/config.json has fields that this version does not know: {', '.join(sorted(unknown))}")
+    if description.get("format") != version:
+        raise BadInput(f"{folder} has format {description.get('format')!r}, and this version reads format {version}")
+    digest = description.pop("digest", None)  # models from before this field have none
+    try:
+        found = json_digest(description)
+    except (ValueError, RecursionError) as error:  # NaN, which is no JSON and which Python's reader takes nonetheless
+        raise BadInput(f"{folder}/config.json holds what no JSON is: {error}") from error
+    if digest is not None and digest != found:
+        raise BadInput(f"{folder}/config.json has been changed or damaged since it was written")
+    for name in ("model", "statistics"):
+        if not isinstance(description.get(name, {}), dict):
+            raise BadInput(f"{folder}/config.json: {name} is an object, not {description[name]!r:.40}")
+    return description
+
+
+def verified(params: Any, description: dict[str, Any], folder: Path) -> Any:
+    """Parameters as they were stored, in float32 and on the device, if they are those that the description names.
+
+    Raises:
+        BadInput: when they are others, or a number is not finite.
+    """
+    if content_digest(params) != description.get("content_digest"):
+        raise BadInput(f"the parameters in {folder} are not those that were saved there: a file was changed or damaged")
+    params = jax.tree.map(lambda x: np.asarray(x, np.float32), params)
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
+        raise BadInput(f"the parameters in {folder} contain numbers that are not finite")
+    # By way of the host: orbax remembers the mesh that wrote them, and programs would be compiled anew for every mesh.
+    return jax.tree.map(jnp.asarray, params)
+
+
+def write_arrays(path: Path, params: Any) -> Any:
+    """Writes a tree of arrays in bfloat16 to a safetensors file, and returns them so rounded."""
+    rounded = jax.tree.map(lambda x: np.asarray(x).astype(jnp.bfloat16), params)
+    save_file({_name(place): leaf for place, leaf in jax.tree_util.tree_leaves_with_path(rounded)}, path)
+    return rounded
+
+
+def read_arrays(path: Path, shape: Any) -> Any:
+    """Arrays of a safetensors file as a tree of the shapes of `shape`.
+
+    Raises:
+        BadInput: when the file is damaged, or an array is missing, of another shape, or one too many.
+    """
+    try:
+        arrays = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BadInput(f"{path} is damaged: {error}") from error
+
+    def take(place: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        array = arrays.pop(_name(place), None)
+        if array is None or array.shape != leaf.shape:
+            given = "missing" if array is None else f"of shape {list(array.shape)}"
+            raise BadInput(f"{path}: {_name(place)} should have shape {list(leaf.shape)} and is {given}")
+        return array
+
+    params = jax.tree_util.tree_map_with_path(take, shape)
+    if arrays:
+        raise BadInput(f"{path} has parameters that this model lacks: {', '.join(sorted(arrays)[:5])}")
+    return params
+
+
+def _name(path: tuple) -> str:
+    return ".".join(str(key.key) for key in path)
