@@ -130,6 +130,10 @@ class GemmaTokenizer(Tokenizer):
     def _ids(self, text: str) -> list[int]:
         return self._pieces.encode(text, add_special_tokens=False).ids
 
+    def with_controls(self, ids: Iterable[int]) -> str:
+        """The text of ids, control tokens by their published names."""
+        return self._pieces.decode([int(i) for i in ids], skip_special_tokens=False)
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; control tokens leave no trace."""
         return self._pieces.decode([int(i) for i in ids], skip_special_tokens=True)

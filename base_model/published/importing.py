@@ -1,14 +1,18 @@
 """A published folder as a model of ours."""
 
 from pathlib import Path
+from typing import Any
 
 from jax.sharding import Mesh
 
 from base_model.checkpoint import LanguageModel
-from base_model.config import read_config
-from base_model.gemma import model_config, soft_tokens
-from base_model.gemma_tokenizer import GemmaTokenizer
+from base_model.config import ModelConfig, read_config
+from base_model.gemma import CONTROLS, model_config, soft_tokens
+from base_model.gemma_tokenizer import GEMMA_3, GEMMA_4, GemmaTokenizer
+from base_model.published.chat_template import require_same_turns
 from base_model.published.model import abstract_model, read_params
+from base_model.published.processors import as_prepared
+from base_model.published.sentencepiece_json import tokenizer_json
 from training.errors import BadInput
 
 
@@ -16,21 +20,35 @@ def import_model(folder: Path, *, mesh: Mesh | None = None) -> LanguageModel:
     """Reads a published folder; no parameter stands in host memory beside what the devices hold of it.
 
     Args:
-        folder: with config.json, safetensors and tokenizer.json.
+        folder: with config.json, safetensors, and tokenizer.json or tokenizer.model. A chat template and the settings
+            of a processor are compared with what is done here.
         mesh: devices over which the parameters are sharded; None for one.
 
     Raises:
         BadInput: when a file is missing or damaged, or the model is none that this decoder is.
     """
     description = read_config(folder / "config.json")
-    config = model_config(description)
-    tokenizer = GemmaTokenizer.read(folder / GemmaTokenizer.file_name, vocab_size=config.vocab_size)
+    config = as_prepared(model_config(description), folder)
+    tokenizer = _tokenizer(folder, config, description)
+    require_same_turns(folder, tokenizer)
     places = soft_tokens(description)
     if (config.vision or config.audio) and tokenizer.soft_tokens != places:
-        raise BadInput(f"{folder}: tokenizer.json and config.json give soft tokens different ids")
+        raise BadInput(f"{folder}: the tokenizer and config.json give soft tokens different ids")
     _, like = abstract_model(config, places, mesh)
     params = read_params(folder, config, like)
     return LanguageModel(config=config, tokenizer=tokenizer, params=params, statistics={})
+
+
+def _tokenizer(folder: Path, config: ModelConfig, description: dict[str, Any]) -> GemmaTokenizer:
+    """The folder's tokenizer.json, or one made of its tokenizer.model and the ids of media in config.json."""
+    path, older = folder / GemmaTokenizer.file_name, folder / "tokenizer.model"
+    if path.exists() or not older.exists():
+        return GemmaTokenizer.read(path, vocab_size=config.vocab_size)
+    names = GEMMA_3 if config.norm_offset else GEMMA_4
+    given = {names.get(ours): description.get(f"{name}_token_id", description.get(f"{name}_token_index"))
+             for name, ours in CONTROLS.items()}  # fmt: skip
+    added = {name: number for name, number in given.items() if name is not None and type(number) is int}
+    return GemmaTokenizer(tokenizer_json(older.read_bytes(), added), vocab_size=config.vocab_size)
 
 
 def local_folder(name: str) -> Path:

@@ -25,7 +25,8 @@ class BaseImport:
     """Makes a checkpoint of a published Gemma 3 or Gemma 4 model.
 
     Attributes:
-        source: a folder with config.json, safetensors and tokenizer.json, or the name of a repository of the model hub.
+        source: a folder with config.json, safetensors and tokenizer.json (or tokenizer.model), or the name of a
+            repository of the model hub.
         out: folder of the checkpoint.
         tensor_parallel: mesh size of tensor parallelism; all other devices shard the parameters.
     """

@@ -53,6 +53,13 @@ def test_a_file_that_is_missing_is_named(in_process, published, tmp_path, capsys
     assert not (tmp_path / "ours").exists()
 
 
+@pytest.mark.parametrize("name", ["chat_template.jinja", "processor_config.json"])
+def test_a_template_and_settings_are_read(in_process, published, tmp_path, capsys, name):
+    (published / name).write_text("{{ 'Q: ' }}" if name.endswith("jinja") else "[]")
+    assert run("import", published, f"out={tmp_path / 'ours'}") == 2
+    assert name in capsys.readouterr().err and not (tmp_path / "ours").exists()
+
+
 def test_a_name_that_is_no_folder_and_no_repository_is_refused(in_process, tmp_path, capsys):
     assert run("import", "no/such/folder", f"out={tmp_path / 'ours'}") == 2
     assert "no/such/folder" in capsys.readouterr().err
