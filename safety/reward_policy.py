@@ -55,7 +55,7 @@ def quickstart() -> RewardGatePolicy:
     return RewardGatePolicy(
         profile="quickstart",
         accuracy_floor=0.55,
-        calibration_error=0.25,
+        calibration_error=0.35,
         best_of_n_margin=0.05,
         toxicity_correlation=0.15,
         length_correlation=0.6,

@@ -22,7 +22,7 @@ from safety.reward_policy import quickstart
 from safety.scorer import ScorerIdentity
 from training.errors import GateFailed, GateInconclusive
 
-POLICY = replace(quickstart(), min_replies=8)
+POLICY = replace(quickstart(), min_replies=8, calibration_error=0.25)
 
 
 def tell(rng, pairs, confidence):
