@@ -3,8 +3,10 @@
 import json
 import os
 import random
+from dataclasses import replace
 from pathlib import Path
 
+import drawings
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +16,7 @@ from tiny_world import compiled_once
 from base_model.chat import messages_to_segments
 from base_model.checkpoint import LanguageModel, build, split, structure_of
 from base_model.config import LayerSpec, ModelConfig
+from base_model.image_tokenizer_training import train
 from base_model.interleave import interleave
 from base_model.media import Media, room
 from base_model.tokenizer import Tokenizer
@@ -85,6 +88,14 @@ def tiny_model(tokenizer, tiny_config):
 def structure(tiny_model):
     """The static structure of the tiny model's decoder."""
     return structure_of(tiny_model.config, tiny_model.tokenizer)
+
+
+@pytest.fixture(scope="session")
+def image_tokenizer(tmp_path_factory):
+    """36 codes, 16 of them a picture of 16 pixels; it was trained on the four pictures of tests/drawings.py."""
+    config = replace(drawings.TRAINING, output_dir=str(tmp_path_factory.mktemp("image_tokenizer")))
+    pictures = drawings.as_pictures()
+    return train(config, drawings.AUTOENCODER, pictures, pictures)
 
 
 @pytest.fixture(scope="session")
