@@ -121,13 +121,6 @@ COMMANDS = {
         example="base export runs/quickstart/ppo/checkpoint out=models/mine towers=false",
         positional="checkpoint",
     ),
-    "base quantize": Command(
-        target="pipeline.commands.quantize:quantize",
-        config="pipeline.commands.quantize:BaseQuantize",
-        help="write a checkpoint in 4 or 8 bits",
-        example="base quantize runs/quickstart/ppo/checkpoint out=runs/small/checkpoint weights=int4",
-        positional="checkpoint",
-    ),
     "sft train": Command(
         target="pipeline.commands.stage:sft_train",
         config="pipeline.commands.stage:Stage",
