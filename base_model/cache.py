@@ -105,11 +105,12 @@ def key_places(segments: Int[Array, "B S"], queries: Places, seen: int) -> Place
         segments = jnp.take(segments, slots % segments.shape[1], 1)
     # A picture is read whole or not at all, so that no later token belongs to one that the cache holds.
     images = None if queries.images is None else jnp.zeros_like(segments)
-    ring = Places(slots, segments, images)
     if alone:
-        return ring
-    joined = (jnp.concatenate(pair, -1) for pair in zip(ring[:2], queries[:2], strict=True))
-    return Places(*joined, None if images is None else jnp.concatenate([images, queries.images], 1))
+        return Places(slots, segments, images)
+    slots, segments = jnp.concatenate([slots, queries.slots]), jnp.concatenate([segments, queries.segments], 1)
+    if images is not None and queries.images is not None:
+        images = jnp.concatenate([images, queries.images], 1)
+    return Places(slots, segments, images)
 
 
 def extended(cache: Cache, seen: Sequence[LayerCache], segments: Int[Array, "B T"]) -> Cache:

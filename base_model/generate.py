@@ -73,7 +73,7 @@ def reply_ids(
     unanswered = [copies] * len(prompts)
     width = lambda index: bucket(len(prompts[index]))  # noqa: E731
 
-    def waiting(indices: Sequence[int], at_once: int) -> Iterator[Waiting]:
+    def waiting(indices: list[int], at_once: int) -> Iterator[Waiting]:
         """The prompts of one width, `at_once` of them in a batch."""
         for first in range(0, len(indices), at_once):
             chosen = indices[first : first + at_once]

@@ -74,18 +74,17 @@ def draw_all(
     """
     at_once = max(1, rows // 8)
     numbers = np.full(rows, -1)  # of the replies in the rows; -1 is a free row
-    replies: Replies | None = None
     queue = _queue(structure, params, waiting, vocabulary, config.max_new_tokens, at_once)
-    group = next(queue, None)
+    if (group := next(queue, None)) is None:
+        return
+    replies: Replies = _empty(group.read, group.keys, rows, config.max_new_tokens)
     while group is not None or (numbers >= 0).any():
         while group is not None and (free := np.flatnonzero(numbers < 0)).size >= at_once:
-            replies = _empty(group.read, group.keys, rows, config.max_new_tokens) if replies is None else replies
             # A group that is not full leaves rows free; a place beyond the rows is none.
             place = np.where(np.arange(at_once) < group.count, free[:at_once], rows)
             replies = _admit(replies, group.read, group.keys, group.chosen, place, copies)
             numbers[free[: group.count]] = group.number + np.arange(group.count)
             group = next(queue, None)
-        assert replies is not None
         enough = rows - at_once if group is not None else 0
         replies = _extend(structure, params, replies, enough, vocabulary, config)
         running, tokens, mask = jax.device_get((replies.running, replies.samples.tokens, replies.samples.mask))

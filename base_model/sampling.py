@@ -140,14 +140,16 @@ def read_prompts(
     decoder: Decoder, prompts: Batch, vocabulary: Vocabulary, *, slots: int, cuts: tuple[int, ...] = ()
 ) -> Prompts:
     """Reads left-padded prompts into a cache of `slots` tokens, at once or in the parts that `cuts` make."""
-    whole = (decoder.embed(prompts.tokens, prompts.media), prompts.tokens, prompts.positions, prompts.segments)
-    ends = [*cuts, prompts.tokens.shape[1]]
+    tokens, positions, segments = (jnp.asarray(x) for x in (prompts.tokens, prompts.positions, prompts.segments))
+    whole = (decoder.embed(tokens, prompts.media), tokens, positions, segments)
+    ends = [*cuts, tokens.shape[1]]
     parts = [jax.tree.map(lambda x: x[:, first:end], whole) for first, end in itertools.pairwise([0, *ends])]  # noqa: B023
     hidden, cache = decoder.begin(*parts[0], slots=slots)
     last = hidden[:, -1]
 
-    def read_on(cache: Cache, part: tuple[Array, ...]) -> tuple[Cache, Array]:
-        hidden, longer = decoder.read(*part, cache)
+    def read_on(cache: Cache, part: tuple[Array, Array, Array, Array]) -> tuple[Cache, Array]:
+        x, tokens, positions, segments = part
+        hidden, longer = decoder.read(x, tokens, positions, segments, cache)
         assert longer is not None
         return longer, hidden[:, -1]
 
@@ -155,10 +157,10 @@ def read_prompts(
     for _, group in itertools.groupby(parts[1:], key=lambda part: part[1].shape[1]):
         cache, states = jax.lax.scan(read_on, cache, jax.tree.map(lambda *x: jnp.stack(x), *group))
         last = states[-1]
-    tokens, images = jnp.asarray(prompts.tokens), vocabulary.images
+    images = vocabulary.images
     # A prompt may end in an open picture.
     drawn = jnp.full(len(tokens), OUTSIDE) if images is None else drawn_so_far(tokens, images)[:, -1]
-    return Prompts(last, jnp.asarray(prompts.positions)[:, -1], drawn, cache)
+    return Prompts(last, positions[:, -1], drawn, cache)
 
 
 def by_row(change: Callable[[Array], Array], read: Prompts) -> Prompts:
