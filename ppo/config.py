@@ -25,6 +25,8 @@ class PPOConfig(TrainingConfig):
         kl_estimator: k1, k2 or k3.
         kl_target: nats a reply that the adaptive controller aims at; 0 keeps kl_coef fixed.
         kl_horizon: episodes over which the controller takes effect.
+        kl_budget: nats a reply; training ends once the running mean of rollouts' divergence passes it (how far a policy
+            can go before it exploits its reward model is a matter of divergence, see Gao et al. 2022); 0 for no limit.
         cliprange: how far the ratio may fall below 1, and rise above it unless cliprange_high is given.
         cliprange_high: how far the ratio may rise above 1; 0 for the same as cliprange.
         dual_clip: the most a bad token's ratio counts; 0 for none.
@@ -62,6 +64,7 @@ class PPOConfig(TrainingConfig):
     kl_estimator: Literal["k1", "k2", "k3"] = "k1"
     kl_target: float = 0.0
     kl_horizon: float = 10_000.0
+    kl_budget: float = 0.0
     cliprange: float = 0.2
     cliprange_high: float = 0.0
     dual_clip: float = 0.0
@@ -89,8 +92,8 @@ class PPOConfig(TrainingConfig):
             "total_episodes", "response_length", "max_prompt_length", "temperature", "num_ppo_epochs",
             "num_mini_batches", "cliprange", "cliprange_value", "kl_horizon",
         )  # fmt: skip
-        for name in ("kl_coef", "kl_target", "cliprange_high", "vf_coef", "entropy_coef", "score_clip", "target_kl",
-                     "probe_steps"):  # fmt: skip
+        for name in ("kl_coef", "kl_target", "kl_budget", "cliprange_high", "vf_coef", "entropy_coef", "score_clip",
+                     "target_kl", "probe_steps"):  # fmt: skip
             if not getattr(self, name) >= 0:
                 raise BadInput(f"{name} must be 0 or above, not {getattr(self, name)}")
         for name in ("gamma", "lam"):

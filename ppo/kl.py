@@ -68,9 +68,11 @@ class KLControllerState(NamedTuple):
 
     Attributes:
       coefficient: beta, which multiplies the divergence in the reward; a scalar.
+      spent: running mean over rollouts of the divergence, which a budget limits; a scalar.
     """
 
     coefficient: Float[Array, ""]
+    spent: Float[Array, ""] | float = 0.0
 
 
 def update_kl_controller(
@@ -95,14 +97,15 @@ def update_kl_controller(
       horizon: episodes over which the error takes effect, or None for a coefficient that stays as it is.
 
     Returns:
-      The coefficient for the next rollout.
+      The coefficient for the next rollout, and the running mean, in which this rollout counts a quarter.
 
     Raises:
       ValueError: the rollout is so large beside the horizon that one step could turn the coefficient negative.
     """
+    spent = 0.75 * state.spent + 0.25 * kl
     if horizon is None:
-        return state
+        return state._replace(spent=spent)
     if episodes >= 5 * horizon:
         raise ValueError(f"horizon must exceed a fifth of a rollout's {episodes} episodes, got {horizon}; raise it")
     error = jnp.clip(kl / target - 1, -0.2, 0.2)
-    return KLControllerState(coefficient=state.coefficient * (1 + error * episodes / horizon))
+    return KLControllerState(state.coefficient * (1 + error * episodes / horizon), spent)

@@ -128,7 +128,7 @@ class PPOTrainer:
         measured = args.normalize_scores and latest_step(folder / "state") is None  # else they come with the state
         unit = ScoreStatistics(jnp.float32(0), jnp.float32(1))
         extra = {
-            "kl_controller": KLControllerState(jnp.float32(args.kl_coef)),
+            "kl_controller": KLControllerState(jnp.float32(args.kl_coef), jnp.float32(0)),
             "score_statistics": worker.score_statistics() if measured else unit,
         }
         state = fit(
@@ -141,6 +141,7 @@ class PPOTrainer:
             config=args,
             folder=folder,
             label="PPO",
+            ended=lambda state: bool(args.kl_budget) and float(state.extra["kl_controller"].spent) > args.kl_budget,
             identity=identity_of(
                 args, digest(self._prompts), content_digest(self.model.params), content_digest(self.reward_model.params)
             ),

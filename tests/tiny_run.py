@@ -78,8 +78,8 @@ def write(folder: Path, model) -> Path:
 
 def pretrain(folder: str, out: str) -> None:
     """Pretrains a model of the base's shape on the pictures, each answer often enough for the encoder's warm-up."""
-    from base_model.pretrain_config import PretrainConfig
     from base_model.pretrain import pretrain as run
+    from base_model.pretrain_config import PretrainConfig
 
     root = Path(folder)
     base = checkpoint.load(root / "base")

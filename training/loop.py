@@ -60,9 +60,10 @@ def fit(
     label: str,
     identity: str,
     evaluate: Callable[[TrainState], Mapping[str, float]] | None = None,
+    ended: Callable[[TrainState], bool] = lambda _: False,
     probe: Probe | None = None,
 ) -> TrainState:
-    """Runs `step` until `total_steps`, from the newest saved state in `folder` if there is one.
+    """Runs `step` until `total_steps` or until `ended`, from the newest saved state in `folder` if there is one.
 
     Args:
         state: the state to start from when nothing was saved.
@@ -73,6 +74,7 @@ def fit(
         label: name on the progress bar.
         identity: digest of what the run depends on; a saved state of another identity is refused.
         evaluate: held-out metrics of a state; logged as `eval_<name>`.
+        ended: whether a state is the last one, before `total_steps`.
         probe: see there.
 
     Raises:
@@ -94,14 +96,14 @@ def fit(
         with MetricsWriter(folder, after_step=start) as writer, progress(label, total=total_steps) as advance:
             advance(start)
             pending: tuple[int, Mapping[str, Any]] | None = None
-            for index in range(start, total_steps):
+            for index in range(start, 0 if ended(state) else total_steps):
                 state, metrics = step(state, index)
                 # Fetch the step before while this one runs: waiting for it here would leave the device idle.
                 if pending is not None:
                     _record(writer, advance, *pending)
                 done = index + 1
                 pending = (done, metrics)
-                last = done == total_steps
+                last = done == total_steps or ended(state)
                 due = last or (config.eval_steps > 0 and done % config.eval_steps == 0)
                 if evaluate is not None and due:
                     metrics = {**metrics, **{f"eval_{name}": value for name, value in evaluate(state).items()}}
@@ -114,6 +116,8 @@ def fit(
                     _record(writer, advance, *pending)
                     pending = None
                     store.save(done, state, {"identity": identity})
+                if last:
+                    break
     finally:
         store.close()
     return state

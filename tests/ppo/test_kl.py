@@ -122,8 +122,10 @@ def test_controller_moves_towards_its_target_within_a_fifth(x64, kl, factor):
 
 
 def test_controller_without_horizon_is_a_constant():
-    state = KLControllerState(coefficient=jnp.asarray(0.05))
-    assert update_kl_controller(state, jnp.asarray(100.0), episodes=10**9, horizon=None) is state
+    state = KLControllerState(coefficient=jnp.asarray(0.05), spent=jnp.asarray(2.0))
+    after = update_kl_controller(state, jnp.asarray(100.0), episodes=10**9, horizon=None)
+    assert after.coefficient is state.coefficient
+    assert after.spent == update_jit(state, 100.0, episodes=1).spent == 0.75 * 2 + 0.25 * 100
 
 
 def test_a_rollout_too_large_for_the_horizon_is_refused():

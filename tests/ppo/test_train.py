@@ -159,6 +159,19 @@ def test_passes_end_early_when_the_policy_has_moved_far(start, here, whole):
     assert first["score"] != other["score"], "another seed draws other replies"
 
 
+def test_training_ends_when_the_budget_of_divergence_is_spent(whole, start, here):
+    spent, steps = [0.0], lines(whole[2])
+    for line in steps:
+        spent.append(0.75 * spent[-1] + 0.25 * line["kl"])
+    last = int(np.argmax(spent))
+    assert last >= 2
+    budget = (max(spent[:last]) + spent[last]) / 2
+    start(replace(OPTIONS, kl_budget=budget)).train()
+    assert lines((here / "out" / "metrics.jsonl").read_text()) == steps[:last]
+    start(replace(OPTIONS, kl_budget=budget)).train()
+    assert lines((here / "out" / "metrics.jsonl").read_text()) == steps[:last], "a finished run takes no further step"
+
+
 def test_models_must_fit_each_other(model, reward_model, picture, start):
     rows = prompt_rows(picture)
     stranger = replace(reward_model, tokenizer=Tokenizer.train(["the cat sat on a mat", "no"] * 50, vocab_size=285))

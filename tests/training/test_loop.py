@@ -116,6 +116,19 @@ def test_a_probe_that_is_asked_for_and_missing():
         probe_of(2, None, lambda state: state)
 
 
+def test_a_run_can_end_before_its_last_step(tmp_path):
+    def until_half(folder, step=step):
+        return fit(
+            initial(), step, total_steps=STEPS, config=CONFIG, folder=folder, label="test", identity="one",
+            ended=lambda state: float(state.extra["beta"]) > 0.1 * 1.1**4.5,
+        )  # fmt: skip
+
+    half = until_half(tmp_path / "ended")
+    assert_equal(half, run(tmp_path / "short", total_steps=5, probe=None))
+    assert [line["step"] for line in read_metrics(tmp_path / "ended" / "metrics.jsonl")] == [1, 2, 3, 4, 5]
+    assert_equal(half, until_half(tmp_path / "ended", partial(step, stop_at=5)))
+
+
 def test_a_finished_run_is_returned_without_a_step(whole, tmp_path):
     def never(state, index):
         raise AssertionError("no step is left")
