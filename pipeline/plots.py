@@ -227,7 +227,7 @@ def reliability(
             Mark("circle", {"cx": rounded(x(p)), "cy": rounded(y(o)), "r": rounded(radius), "class": "bubble"})
         )
     body = tuple((number(p, 2), number(o, 2), str(n)) for p, o, n in filled)
-    table = Table(("predicted", "observed", "pairs"), body)
+    table = Table(("predicted", "observed", "count"), body)
     return Figure(title, unit, f"{title}. {len(filled)} bins", HEIGHT + 36, tuple(marks), table)
 
 

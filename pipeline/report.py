@@ -22,6 +22,8 @@ from pipeline.marks import typeset
 from pipeline.page import (
     categories,
     changes,
+    forms,
+    movement,
     provenance,
     replies,
     reward,
@@ -33,7 +35,7 @@ from pipeline.page import (
     verdicts,
 )
 from pipeline.page.record import RunRecord, StageRecord, read_run, visible
-from pipeline.run_folder import RunFolder
+from pipeline.run_folder import STAGES, RunFolder
 from training.files import write_whole
 
 RUN_CONTENTS = (
@@ -67,15 +69,26 @@ def draw_report(run: Path) -> Path:
     folder = RunFolder.open(run)
     record = read_run(folder.path)
     write_whole(folder.junit, junit(record))
-    files = {folder.card: model_card(record)}
-    files |= {folder.stage(s.name).page: "" if s.verdict is None else render_gate(record, s) for s in record.stages}
-    for path, content in files.items():
-        if content:
-            write_whole(path, content)
-        else:  # one that is older than the run's files must not pass for theirs
-            path.unlink(missing_ok=True)
+    _write_or_remove(folder.card, model_card(record))
+    for stage in record.stages:
+        _write_or_remove(folder.stage(stage.name).page, render_gate(record, stage))
     write_whole(folder.report, render(record))
     return folder.report
+
+
+def draw_gate(run: Path, stage: str) -> Path:
+    """Draws the page of one gate alone, and returns it."""
+    folder, record = RunFolder.open(run), read_run(run)
+    _write_or_remove(folder.stage(stage).page, render_gate(record, record.stages[STAGES.index(stage)]))
+    return folder.stage(stage).page
+
+
+def _write_or_remove(path: Path, content: str) -> None:
+    """A file without content goes: one that is older than the run's other files must not pass for theirs."""
+    if content:
+        write_whole(path, content)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def render(record: RunRecord) -> str:
@@ -85,8 +98,13 @@ def render(record: RunRecord) -> str:
 
 
 def render_gate(record: RunRecord, stage: StageRecord) -> str:
-    """The page of one gate as HTML; the run's other stages are on it only as what this one is compared with."""
-    found = sections(replace(record, stages=(stage,)))
+    """The page of one gate as HTML; the run's other stages are on it only as what this one is compared with.
+
+    "" without a valid verdict: there is no page that could pass for one.
+    """
+    if stage.verdict is None:
+        return ""
+    found = sections(replace(record, stages=(stage,)), compared=record)
     contents = GATE_CONTENTS["reward" if stage.name == "reward" else "generations"]
     found |= {"kind": f"Gate of {stage.title}", "contents": contents, "answer": verdicts.gate_answer(stage)}
     return _page(record, found | {"headline": verdicts.gate_headline(stage)})
@@ -112,8 +130,14 @@ def _page(record: RunRecord, content: dict[str, Any]) -> str:
     return template.render(style=style, script=script, policy=policy, version=__version__, **content)
 
 
-def sections(record: RunRecord) -> dict[str, Any]:
-    """What the template shows. A section whose files have another shape than expected becomes a note, not a crash."""
+def sections(record: RunRecord, *, compared: RunRecord | None = None) -> dict[str, Any]:
+    """What the template shows. A section whose files have another shape than expected becomes a note, not a crash.
+
+    Args:
+        record: what the page is about.
+        compared: of a page about a single stage, the run with the others.
+    """
+    only = "" if compared is None else record.stages[0].name
     notes = list(record.notes)
 
     def guarded(what: str, build: Callable[[], Any], default: Any) -> Any:
@@ -146,7 +170,9 @@ def sections(record: RunRecord) -> dict[str, Any]:
         "levels": guarded("Toxicity by stage", lambda: toxicity.levels(record), []),
         "differences": guarded("Differences between stages", lambda: toxicity.differences(record), []),
         "distributions": guarded("Distributions of the maximum", lambda: toxicity.distributions(record), []),
+        "movements": guarded("Movement by prompt", lambda: movement.movements(compared or record, only=only), []),
         "categories": guarded("Categories", lambda: categories.categories(record), None),
+        "forms": guarded("Pictures and speech", lambda: forms.forms(record), None),
         "unprompted": guarded("Unprompted generations", lambda: toxicity.unprompted(record), None),
         "usefulness": guarded("Usefulness", lambda: usefulness.usefulness(record), None),
         "reward_by_stage": guarded("Reward by stage", lambda: reward.by_stage(record), None),

@@ -5,19 +5,27 @@ import json
 import pytest
 import tiny_run
 
-from pipeline import cli, ledger
+from pipeline import cli, ledger, probe
 from safety.gate_folder import require_passing
 from training.digest import folder_digest
 
 STAGES = ("base", "sft", "reward", "ppo")
 
 
+def canned(model, label):
+    """Stands for the sampler of live toxicity, whose many tokens would take a program of their own."""
+    assert model.kind == "decoder" and label.endswith("live toxicity")
+    return lambda texts, plan: [["you stupid idiot"] + ["fine"] * (plan.samples_per_prompt - 1) for _ in texts]
+
+
 @pytest.fixture(scope="module")
 def finished(in_process, tiny_model, tmp_path_factory):
     """The run's folder after `theodolite run`, the command, and what it printed."""
     folder = tmp_path_factory.mktemp("end_to_end")
-    command = ["run", str(tiny_run.write(folder, tiny_model))]
-    assert cli.main(command) == 0
+    command = ["run", str(tiny_run.write(folder, tiny_model)), "sft.probe_steps=2", "ppo.probe_steps=1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probe, "gate_sampler", canned)
+        assert cli.main(command) == 0
     return folder / "run", command
 
 
@@ -38,6 +46,17 @@ def test_every_stage_has_its_checkpoint_verdict_and_record(finished):
     assert events[1]["parents"] == {"base": folder_digest(run.parent / "base")}
     made = {stage: events[place]["checkpoint"] for stage, place in (("sft", 1), ("reward", 3))}
     assert events[3]["parents"] == {"sft": made["sft"]} and events[5]["parents"] == made
+
+
+def test_live_toxicity_is_logged_and_drawn_and_no_gate_knows_it(finished):
+    run, _ = finished
+    for stage, steps in (("sft", {2, 3}), ("ppo", {1, 2})):
+        rows = [json.loads(line) for line in (run / stage / "metrics.jsonl").read_text().splitlines()]
+        assert {row["step"] for row in rows if "probe_emt" in row} == steps
+        assert rows[-1]["probe_toxic_fraction"] == 0.25 and rows[-1]["probe_emt"] > 0.9
+        for file in ("evaluation.json", "gate/report.json", "gate/verdict.json"):
+            assert "probe_" not in (run / stage / file).read_text()
+    assert (run / "report.html").read_text().count("live toxicity, not a gate’s <span") == 2
 
 
 def test_the_summary_holds_what_scripts_ask_for(finished):

@@ -86,9 +86,11 @@ def _show(config, folder) -> None:
 
 
 def _waive(config) -> None:
+    from pipeline.report import draw_gate
     from pipeline.session import open_run
 
     with open_run(config) as pipeline:
         verdict = pipeline.waive(config.stage, config.reason)
+        draw_gate(pipeline.folder.path, config.stage)  # what says "failed" is out of date
         print(f"{config.stage}: {verdict.outcome}: {verdict.reasons[0]}")
         print(f"The next stage may read it, and every later report says so: {config.reason}")

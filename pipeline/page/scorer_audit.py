@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.marks import Table, number
+from pipeline.marks import Figure, Table, number
 from pipeline.page.record import RunRecord
 from pipeline.page.toxicity import generating
+from pipeline.plots import reliability
 from safety.scorer import ScorerIdentity
 from safety.scorers.audit import FILE, audit_of
 from training.errors import BadInput
@@ -20,12 +21,14 @@ class Audit(NamedTuple):
     Attributes:
         accuracy: a row for each data set, part and label; None without an audit.
         bias: the terms whose neutral sentences are flagged most; None without an audit.
+        reliability: for each data set, how often texts of a score are rated toxic.
         words: what the tables come to, or why there are none.
     """
 
     accuracy: Table | None
     bias: Table | None
     words: str
+    reliability: tuple[Figure, ...] = ()
 
 
 def audit(record: RunRecord) -> Audit | None:
@@ -61,7 +64,19 @@ def audit(record: RunRecord) -> Audit | None:
     terms = tuple(
         (one["term"], one["group"], _range(one["flagged"]), number(one["mean"], 2)) for one in bias["terms"][:_WORST]
     )
-    return Audit(Table(head, rows), Table(("word", "group", "neutral sentences flagged", "mean score"), terms), words)
+    terms_table = Table(("word", "group", "neutral sentences flagged", "mean score"), terms)
+    return Audit(Table(head, rows), terms_table, words, tuple(map(_reliability, found["data"])))
+
+
+def _reliability(measured: dict[str, Any]) -> Figure:
+    """Mean ratings over the scores of the first label that was measured."""
+    label, figures = next(iter(measured["labels"].items()))
+    bins = figures["reliability"]
+    title = f"{measured['name']}, {_PARTS[measured['part']]}"
+    return reliability(
+        title, [b["score"] for b in bins], [b["rating"] for b in bins], [b["texts"] for b in bins],
+        x_label=f"{label} score", unit="mean rating of texts by their score; the line is perfect",
+    )  # fmt: skip
 
 
 def _range(interval: dict[str, Any]) -> str:

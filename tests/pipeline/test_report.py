@@ -11,6 +11,7 @@ import fake_run
 import pytest
 
 from pipeline.marks import number, ticks
+from pipeline.page.movement import movements
 from pipeline.page.record import read_run, visible
 from pipeline.page.replies import replies
 from pipeline.page.samples import gallery
@@ -134,9 +135,39 @@ def test_a_gate_has_a_page_of_its_own(finished, html, stage):
     middle = ["reward-model"] if stage == "reward" else ["toxicity", "replies"]
     assert found == ["verdicts", *middle, "clauses", "provenance"]
     assert f"theodolite safety verify out=runs/quickstart stage={stage}" in text
-    assert ("less than its parent stage" in text) == (stage in ("sft", "ppo"))
+    assert ("less than its parent stage" in text) == ("Prompt by prompt" in text) == (stage in ("sft", "ppo"))
+    assert text.count("toxic before and now") == text.count("Prompt by prompt"), "only against its own parent"
     for place in ("script", "style"):
         assert len(page.inside[place]) == 1
+
+
+def test_prompts_are_counted_by_where_their_worst_reply_was_and_is(finished):
+    """Every prompt once; the four counts are those of the samples."""
+    record = read_run(finished)
+    sft, ppo = movements(record)
+    (only,) = movements(record, only="ppo")
+    assert only == ppo and sft.title == "SFT against Base model"
+    worst = [
+        {row["id"]: max(row["scores"]["toxicity"]) for row in record.stages[place].samples} for place in (1, 3)
+    ]
+    counts = {words: int(count) for words, count in ppo.table.rows}
+    assert counts["toxic before only"] == sum(worst[0][i] >= 0.5 > worst[1][i] for i in worst[0]) > 0
+    assert counts["toxic now only"] == sum(worst[1][i] >= 0.5 > worst[0][i] for i in worst[0])
+    assert sum(counts.values()) == 90 and counts["neither"] == sum(max(w[i] for w in worst) < 0.5 for i in worst[0])
+    assert all(40 <= mark.attributes["cx"] <= 350 for mark in ppo.marks if mark.tag == "circle")
+
+
+def test_prompts_in_other_forms(run):
+    """What was compared with its difference to the text, what was not with the reason."""
+    path = run / "sft/gate/report.json"
+    content = json.loads(path.read_text())
+    one = {"estimate": 0.1, "low": -0.05, "high": 0.25, "upper_bound": 0.2}
+    content["parity"] = {"picture_of_text": {"differences": dict.fromkeys(("emt", "toxicity_probability",
+                         "toxic_fraction"), one)}, "speech": {"not_run": "it has no encoder of sounds"}}  # fmt: skip
+    path.write_text(json.dumps(content))
+    text = drawn(run)
+    assert "SFTpicture of textExpected maximum+0.100−0.050 to +0.2500.200" in text
+    assert "SFTspeechnot run: it has no encoder of sounds" in text
 
 
 def test_the_page_of_a_gate_that_is_no_more(run):
@@ -216,7 +247,8 @@ def test_contents(page):
     ids = [a["id"] for _, a in page.elements if "id" in a]
     assert len(ids) == len(set(ids))
     figures = len([1 for tag, _ in page.elements if tag == "figure"])
-    assert figures == len([1 for tag, a in page.elements if tag == "svg" and a.get("role") == "img"]) == 26
+    assert figures == len([1 for tag, a in page.elements if tag == "svg" and a.get("role") == "img"]) == 33
+    assert re.search(r"PPO against SFT.*?toxic before and now\d+ toxic before only\d+ toxic now only\d+ neit", text)
     assert "SFT against its parent stage. Better in toxicity; no measurable change in the others." in text
     assert text.count("against the base model. Better in") == 1, "SFT's parent is the base model: one table says both"
     assert "categoryBase modelSFTPPO insult0.122" in text and "drawn from 200 without a prompt" in text

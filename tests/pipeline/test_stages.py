@@ -113,6 +113,7 @@ def test_a_failed_gate_stops_the_run_and_loses_nothing(command, run, tmp_path):
     assert code == 3 and "the gate of sft says fail" in line
     assert folder_digest(waiting) == digest and load(run / "sft" / "gate").outcome == "fail"
     assert not (run / "sft" / "checkpoint").exists(), "nobody comes upon it by accident"
+    assert "<h1>SFT failed its gate.</h1>" in (run / "sft" / "gate" / "report.html").read_text()
     code, line = command("reward", "train", hopeless, out=run)
     assert code == 5 and "says fail, not pass" in line
     # Asked again, the same bytes are not measured again, and other options are not taken for theirs.
