@@ -144,14 +144,20 @@ def kind_of(folder: Path) -> str:
     return "scalar" if read_config(folder / "config.json").get("kind") == "scalar" else "decoder"
 
 
-def load(folder: Path | str, *, kind: str = "decoder") -> LanguageModel:
+def load(folder: Path | str, *, kind: str = "decoder", attested: str | None = None) -> LanguageModel:
     """Reads a model from its folder and verifies that its parameters are those that were written.
+
+    Args:
+        folder: where it lies.
+        kind: "decoder", or "scalar" for a reward model.
+        attested: the digest that config.json must have, if given; all else that is read is compared with that file.
 
     Raises:
         BadInput: when a file is missing, damaged or changed, a number is not finite, or the kind is another one.
+        Refused: when config.json is not the attested one.
     """
     folder = Path(folder)
-    description = read_description(folder, FORMAT, FIELDS)
+    description = read_description(folder, FORMAT, FIELDS, digest=attested)
     if description.get("kind") != kind:
         wanted = {"decoder": "a language model", "scalar": "a reward model"}[kind]
         raise BadInput(f"{folder} holds a model of kind {description.get('kind')!r}, and {wanted} is needed here")

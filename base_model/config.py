@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 from base_model.checks import require_flags, require_numbers, require_whole
-from training.errors import BadInput
+from training.digest import bytes_digest
+from training.errors import BadInput, Refused
 
 IMAGE_ATTENTION = ("causal", "bidirectional", "bidirectional-local")
 # The kind of an encoder whose JSON names none: ours came first, when there was but one.
@@ -222,18 +223,22 @@ def _tower(values: dict) -> TowerConfig:
     return known[kind](**{name: value for name, value in listed.items() if name != "kind"})
 
 
-def read_config(path: Path) -> dict:
+def read_config(path: Path, *, digest: str | None = None) -> dict:
     """Parses the config.json of a checkpoint folder.
 
     Raises:
         BadInput: when the file is missing or not a JSON object.
+        Refused: when it is not the one of the digest, if that is given.
     """
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
+        description = json.loads(content.decode("utf-8"))
     except FileNotFoundError as error:
         raise BadInput(f"{path.parent} is not a checkpoint: it has no {path.name}") from error
     except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{path} cannot be read as JSON: {error}") from error
+    if digest not in (None, bytes_digest(content)):
+        raise Refused(f"{path.parent} was changed between its check and its reading: config.json is another one")
     if not isinstance(description, dict):
         raise BadInput(f"{path} holds a {type(description).__name__}, and a checkpoint is described by a JSON object")
     return description

@@ -20,23 +20,30 @@ def write_description(folder: Path, description: dict[str, Any]) -> None:
     write_json(folder / "config.json", {**description, "digest": json_digest(description)})
 
 
-def read_description(folder: Path, version: int, fields: set[str]) -> dict[str, Any]:
-    """A folder's config.json, without its digest.
+def read_description(folder: Path, version: int, fields: set[str], *, digest: str | None = None) -> dict[str, Any]:
+    """A folder's config.json, without the digest in it.
+
+    Args:
+        folder: where it lies.
+        version: its format.
+        fields: that it may have.
+        digest: that the file must have, if given.
 
     Raises:
-        BadInput: when it is missing, damaged or changed, of another format than `version`, or has other fields.
+        BadInput: when it is missing, damaged or changed, of another format, or has other fields.
+        Refused: when it is not the file of the digest.
     """
-    description = read_config(folder / "config.json")
+    description = read_config(folder / "config.json", digest=digest)
     if unknown := description.keys() - fields:
         raise BadInput(f"{folder}/config.json has fields that this version does not know: {', '.join(sorted(unknown))}")
     if description.get("format") != version:
         raise BadInput(f"{folder} has format {description.get('format')!r}, and this version reads format {version}")
-    digest = description.pop("digest", None)  # models from before this field have none
+    inside = description.pop("digest", None)  # models from before this field have none
     try:
         found = json_digest(description)
     except (ValueError, RecursionError) as error:  # NaN, which is no JSON and which Python's reader takes nonetheless
         raise BadInput(f"{folder}/config.json holds what no JSON is: {error}") from error
-    if digest is not None and digest != found:
+    if inside is not None and inside != found:
         raise BadInput(f"{folder}/config.json has been changed or damaged since it was written")
     for name in ("model", "statistics"):
         if not isinstance(description.get(name, {}), dict):

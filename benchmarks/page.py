@@ -23,10 +23,11 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.parts import result  # noqa: E402
 from pipeline.report import draw_report  # noqa: E402
-from safety.gate import gate  # noqa: E402
+from safety.gate import draw_prompts, gate  # noqa: E402
 from safety.policy import standard  # noqa: E402
 from safety.prompts import GatePrompt  # noqa: E402
 from safety.scorers.lexical import LexicalScorer  # noqa: E402
+from training.digest import folder_digest  # noqa: E402
 
 WORDS = (
     "the of and to a in is you that it he was for on are as with his they at be this have from or one had by but not "
@@ -72,7 +73,8 @@ def write_run(folder: Path, prompts: int, samples: int) -> Path:
     ]
     policy = replace(standard(), prompts_per_stratum=prompts // 2, samples_per_prompt=samples)
     policy = replace(policy, utility=replace(policy.utility, max_perplexity=None))
-    gate(sampler, rows, LexicalScorer(), policy, stage="base", checkpoint=checkpoint, folder=folder / "base" / "gate")
+    gate(sampler, draw_prompts(rows, policy), LexicalScorer(), policy, stage="base", folder=folder / "base" / "gate",
+         checkpoint=folder_digest(checkpoint))  # fmt: skip
     return folder / "base" / "gate" / "report.html"
 
 

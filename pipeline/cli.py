@@ -13,7 +13,6 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from pipeline import __version__, environment
@@ -130,13 +129,15 @@ def _config(command: Command, words: list[str]) -> Any:
     """The command's config. In the folder of a run the options of that run stand in for the defaults."""
     # imported here: the help pages must not wait for them
     from pipeline import options
-    from pipeline.config import RunConfig
+    from pipeline.config import KEYS, RunConfig
 
     config_class = _load(command.config)
     config = options.parse(config_class, words, positional=command.positional)
-    if not isinstance(config, RunConfig) or not (remembered := Path(config.out).expanduser() / "run.yaml").is_file():
+    if not isinstance(config, RunConfig) or not (remembered := config.run_folder / "run.yaml").is_file():
         return config
     again = options.parse(config_class, ["--config", str(remembered), *words], positional=command.positional)
+    if any(getattr(again, name) != getattr(config, name) for name in KEYS):
+        raise BadInput(f"{remembered} names keys; whom to trust is not for a run's folder to say: take them out")
     return dataclasses.replace(again, out=config.out)  # the folder may have been moved
 
 

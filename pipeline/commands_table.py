@@ -163,11 +163,19 @@ COMMANDS = {
         help="measure a checkpoint and write the verdict that the next stage asks for",
         example="safety gate stage=sft out=runs/quickstart",
     ),
+    "safety keygen": Command(
+        target="pipeline.commands.attestation:keygen",
+        config="pipeline.commands.attestation:Keygen",
+        help="make a key that signs verdicts",
+        example="safety keygen gates.pem",
+        positional="out",
+    ),
     "safety verify": Command(
-        target="pipeline.commands.safety:verify",
-        config="pipeline.commands.safety:Safety",
-        help="check that a checkpoint has a passing verdict about exactly its bytes",
-        example="safety verify stage=sft out=runs/quickstart",
+        target="pipeline.commands.attestation:verify",
+        config="pipeline.commands.attestation:Verify",
+        help="check the signed verdicts of a run, or of a stage in one, back to the base model",
+        example="safety verify runs/quickstart --key gates.pem.pub",
+        positional="out",
     ),
     "safety power": Command(
         target="pipeline.commands.power:power",

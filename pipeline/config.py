@@ -14,6 +14,7 @@ from sft.config import SFTConfig
 from training.errors import BadInput
 
 PACKAGED = "packaged"
+KEYS = ("signing_key", "trusted_keys")  # the user's, and never the run's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,8 @@ class RunConfig:
         gate: profile of the gates behind base, SFT and PPO (quickstart, smoke, standard, release), or a YAML file.
         reward_gate: profile of the reward model's gate (quickstart, standard), or a YAML file.
         scorer: who scores toxicity; lexical, or another of docs/scorers.md.
+        signing_key: file of the private key that signs verdicts; without it your own, made at its first use.
+        trusted_keys: public keys whose verdicts count, files or ed25519:HEX, with commas between; without it your own.
         sft: options of supervised fine-tuning; its output_dir follows from `out`.
         reward: options of the reward model's training; likewise.
         ppo: options of PPO; likewise.
@@ -63,6 +66,8 @@ class RunConfig:
     gate: str = "standard"
     reward_gate: str = "standard"
     scorer: str = "lexical"
+    signing_key: str = ""
+    trusted_keys: str = ""
     sft: SFTConfig = field(default_factory=SFTConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
@@ -75,6 +80,11 @@ class RunConfig:
         """
         _ = self.gate_policy, self.reward_gate_policy
         understood(self.scorer)
+
+    @property
+    def run_folder(self) -> Path:
+        """The run whose options stand in for the defaults."""
+        return Path(self.out).expanduser()
 
     @property
     def gate_policy(self) -> GatePolicy:

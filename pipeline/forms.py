@@ -41,7 +41,9 @@ def picture_of_text(text: str) -> np.ndarray:
 
 def form_samplers(model: LanguageModel, parity: Parity | None, label: str) -> Mapping[str, FormSampler | NotRun]:
     """For each form that a policy compares with text, what poses prompts so, or why this model cannot be asked."""
-    folder = Path((parity and parity.recordings) or "")
+    if parity is None:
+        return {}
+    folder = Path(parity.recordings or "")
 
     def posed(content: Callable[[GatePrompt], list[dict[str, Any]]]) -> FormSampler:
         def draw(prompts: Sequence[GatePrompt], plan: SamplingPlan) -> list[list[str]]:
@@ -59,7 +61,7 @@ def form_samplers(model: LanguageModel, parity: Parity | None, label: str) -> Ma
         **{form: blind if model.config.vision is None else sampler for form, sampler in seen.items()},
         **{form: deaf if model.config.audio is None else sampler for form, sampler in heard.items()},
     }
-    return {form: samplers[form] for form in (parity.demanded if parity else ())}
+    return {form: samplers[form] for form in parity.demanded}
 
 
 def _image(picture: np.ndarray) -> dict[str, Any]:

@@ -11,7 +11,8 @@
     evaluation.py, gate.py      sample, score, compare with parent and base, decide
     reward_gate.py              the gate of a reward model, which generates nothing; reward_policy.py: its demands,
                                 reward_evidence.py, reward_clauses.py: what is measured of it, and decided
-    verdict.py, gate_folder.py, evidence.py         verdict.json, report.json and samples.jsonl, and `require_passing`
+    verdict.py, gate_folder.py, evidence.py         verdict.json, report.json and samples.jsonl
+    attestation.py, statement.py, envelope.py, keys.py     verdicts that are signed, and `require_passing`
     quarantine.py, waiver.py    what may be used although it did not pass
 
 The package knows no model: `safety.gate.gate` is handed a callable that samples, `safety.reward_gate.reward_gate` one
@@ -22,7 +23,7 @@ from safety import gate, policy, reward_gate, reward_policy
 from safety.clauses import Clause
 from safety.evaluation import Evaluation, Sampler, evaluate
 from safety.evidence import load_evaluation
-from safety.gate_folder import load, require_passing, verdict_digest
+from safety.gate_folder import load, verdict_digest
 from safety.policy import GatePolicy, Limits, SamplingPlan, UtilityFloors
 from safety.prompt_set import load_prompts, packaged_prompts
 from safety.prompts import GatePrompt, overlap, prompts_digest, select
@@ -58,7 +59,6 @@ __all__ = [
     "packaged_prompts",
     "policy",
     "prompts_digest",
-    "require_passing",
     "reward_gate",
     "reward_policy",
     "select",

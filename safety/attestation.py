@@ -1,10 +1,10 @@
-"""Verdicts that are signed: who says so, about which bytes, in which run; and what to ask of one.
+"""Verdicts that are signed: who says so, about which bytes, in which run; and what the next stage asks for.
 
-Beside verdict.json, which people and scripts read, lies verdict.dsse.json: the same verdict in a signed statement. A
-verdict that differs from its envelope by a byte is refused, so the two cannot say two things.
+Beside verdict.json, which people and scripts read, lies verdict.dsse.json, which is what counts: the same verdict in a
+signed statement. A verdict that differs from its envelope by a byte is refused, so the two cannot say two things.
 
-Who holds the key can sign whatever they like: a key on the host that trains
-stops accidents and silent edits, not that host's operator.
+Who holds the key can sign whatever they like: a key on the host that trains stops accidents and silent edits, not that
+host's operator.
 """
 
 import os
@@ -22,7 +22,7 @@ from safety.envelope import open_sealed, seal
 from safety.gate_folder import ENVELOPE
 from safety.statement import Statement, metrics_of
 from safety.verdict import Verdict
-from training.digest import bytes_digest, folder_digest
+from training.digest import ManifestEntry, bytes_digest, manifest, manifest_digest
 from training.errors import BadInput, Refused
 
 _KEPT = re.compile(r"verdict-([1-9][0-9]{0,8})\.dsse\.json")
@@ -159,19 +159,20 @@ def require_outcome(found: Attestation, *, policy_digest: str | None = None) -> 
                       "is wanted: gate again")  # fmt: skip
 
 
-def require_bytes(found: Attestation, checkpoint: str | os.PathLike) -> None:
-    """Refuse a checkpoint folder that is not the one a signed verdict is about; its digest is taken anew.
+def require_bytes(found: Attestation, checkpoint: str | os.PathLike) -> list[ManifestEntry]:
+    """Return the manifest of a checkpoint folder, taken anew, if it is the one that a signed verdict is about.
 
     Raises:
         Refused: other bytes, or what is not to be taken a digest of.
     """
     try:
-        digest = folder_digest(checkpoint)
+        entries = manifest(checkpoint)
     except BadInput as error:
         raise Refused(f"the checkpoint of {found.verdict.stage} cannot be taken as gated: {error}") from error
-    if found.verdict.checkpoint != digest:
+    if found.verdict.checkpoint != (digest := manifest_digest(entries)):
         raise Refused(f"{checkpoint} has the digest {digest}, but its verdict is about {found.verdict.checkpoint}: "
                       "it was changed")  # fmt: skip
+    return entries
 
 
 def _belongs(name: str, attempt: int) -> bool:

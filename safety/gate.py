@@ -5,7 +5,7 @@ on the way to a decision ends in a verdict "inconclusive" that says what broke, 
 """
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,7 +25,6 @@ from safety.prompts import GROUPS, GatePrompt, draw, half_of, prompts_digest, se
 from safety.scorer import Scorer
 from safety.verdict import Verdict, reasons_of
 from safety.waiver import Waiver
-from training.digest import folder_digest
 from training.errors import GateInconclusive, TheodoliteError
 
 FIRST_STAGE = "base"
@@ -84,10 +83,11 @@ def gate(
     policy: GatePolicy,
     *,
     stage: str,
-    checkpoint: str | os.PathLike,
+    checkpoint: str,
     folder: str | os.PathLike,
     parent_gate: str | os.PathLike | None = None,
     base_gate: str | os.PathLike | None = None,
+    reward_gate: str | os.PathLike | None = None,
     unprompted: UnpromptedSampler | None = None,
     fluency: Fluency | None = None,
     forms: Mapping[str, FormSampler | NotRun] | None = None,
@@ -97,19 +97,21 @@ def gate(
     waivers: Sequence[Waiver] = (),
     attempts: int = 0,
     tried: Collection[int] = (),
+    seal: Callable[[Verdict, Mapping[str, str]], str] | None = None,
 ) -> Verdict:
-    """Gate a checkpoint and write verdict.json, report.json and samples.jsonl into `folder`.
+    """Gate a checkpoint and write verdict.json, its envelope, report.json and samples.jsonl into `folder`.
 
     Args:
         sampler: samples from the checkpoint.
-        prompts: the set that the policy's number of prompts is drawn from, the same for every stage.
+        prompts: what to pose, all of it: what `draw_prompts` returns, the same for every stage.
         scorer: scores the continuations, and the parent's and base's stored ones again.
         policy: what is demanded.
         stage: "base", "sft" or "ppo".
-        checkpoint: the checkpoint folder that the sampler was made from.
+        checkpoint: the digest of the folder that the sampler's model was read from, of the very bytes that were read.
         folder: <stage>/gate.
         parent_gate: the parent stage's gate folder; None only for the base.
         base_gate: the base's gate folder; None only for the base.
+        reward_gate: the gate folder of the reward model that PPO used, for the chain of verdicts.
         unprompted: samples from the checkpoint without a prompt, for a policy that asks for it.
         fluency: likelihood of replies under the base model, for a policy that limits perplexity.
         forms: by name, what poses prompts as pictures or as speech, or why nothing can; for a policy that compares.
@@ -119,21 +121,17 @@ def gate(
         waivers: those of the stages that this checkpoint comes from; the verdict carries them on.
         attempts: how many gates of this stage are on record elsewhere; the folder's own are counted in any case.
         tried: seeds with which these bytes were judged before, by a record that the folder may have lost.
+        seal: signs the verdict (`safety.attestation.Seal`); without it nobody accepts it.
 
     Returns:
         The verdict as written. It never raises for what goes wrong during the evaluation; that is inconclusive.
-
-    Raises:
-        BadInput: before anything is measured: no such checkpoint, or too few prompts in a stratum.
     """
-    digest = folder_digest(checkpoint)
-    drawn = draw_prompts(prompts, policy)
     known: dict = {
         "stage": stage,
         "profile": policy.profile,
-        "checkpoint": digest,
+        "checkpoint": checkpoint,
         "policy": policy.digest,
-        "prompts": prompts_digest(drawn),
+        "prompts": prompts_digest(prompts),
         "sampling": asdict(policy.sampling),
         "seeds": {"selection": policy.seed, "sampling": policy.seed, "intervals": policy.seed},
         "waivers": tuple(waivers),
@@ -141,16 +139,18 @@ def gate(
     files: dict[str, str] = {}
     try:
         identity = dict(zip(("name", "version", "digest"), scorer.identity, strict=True))
-        before = _preconditions(drawn, scorer, policy, {*tried, *seeds_tried(folder, digest)})
+        if reward_gate is not None:
+            known["reward_verdict"] = verdict_digest(reward_gate)
+        before = _preconditions(prompts, scorer, policy, {*tried, *seeds_tried(folder, checkpoint)})
         if combine(before) == "pass":
             known["scorer"] = identity
             references = _references(scorer, policy, known, parent_gate=parent_gate, base_gate=base_gate)
-            evaluation = evaluate(sampler, drawn, scorer, policy, unprompted=unprompted, fluency=fluency)
+            evaluation = evaluate(sampler, prompts, scorer, policy, unprompted=unprompted, fluency=fluency)
             if evaluation.scorer._asdict() != identity:
                 changed = f"from {identity} to {evaluation.scorer}"
                 raise GateInconclusive(f"the scorer changed during the evaluation, {changed}")
-            posed = evaluate_forms(forms or {}, drawn, scorer, policy)
-            pictures = evaluate_drawings(painter, detector, drawn, policy)
+            posed = evaluate_forms(forms or {}, prompts, scorer, policy)
+            pictures = evaluate_drawings(painter, detector, prompts, policy)
             judged = judge(evaluation, policy, stage=stage, forms=posed, **references)
             clauses = (*before, *judged, *drawings(pictures, policy))
             content = report(
@@ -160,21 +160,19 @@ def gate(
             files = evidence_files(evaluation, content, posed)
             if isinstance(pictures, Drawn):
                 files["drawings.jsonl"] = drawings_jsonl(pictures)
-            if folder_digest(checkpoint) != digest:
-                raise GateInconclusive("the checkpoint's bytes changed while it was evaluated")
         else:  # nothing that could be measured would count
             clauses = before
         verdict = Verdict(outcome=combine(clauses), reasons=reasons_of(clauses), clauses=clauses, **known)
     except Exception as error:  # fail closed: no error of a model, scorer or file may be taken for a pass
         verdict = inconclusive(error, known)
-    return save(verdict, folder, files, attempts=attempts)
+    return save(verdict, folder, files, attempts=attempts, seal=seal)
 
 
 def _preconditions(
-    drawn: Sequence[GatePrompt], scorer: Scorer, policy: GatePolicy, tried: Collection[int]
+    prompts: Sequence[GatePrompt], scorer: Scorer, policy: GatePolicy, tried: Collection[int]
 ) -> tuple[Clause, ...]:
     groups = (*GROUPS, *policy.sets)
-    counts = {group: sum(prompt.belongs_to(group) for prompt in drawn) for group in groups}
+    counts = {group: sum(prompt.belongs_to(group) for prompt in prompts) for group in groups}
     return size_clause(policy, counts, scorer.labels), seed_clause(policy, tried)
 
 

@@ -4,13 +4,13 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from safety.verdict import Verdict, verdict_from
-from training.digest import bytes_digest, file_digest, folder_digest
-from training.errors import BadInput, Refused
+from training.digest import bytes_digest, file_digest
+from training.errors import BadInput
 from training.files import write_whole
 
 EVIDENCE = ("report.json", "samples.jsonl", "unprompted.jsonl", "parity.jsonl", "drawings.jsonl")
@@ -37,7 +37,7 @@ def save(
         folder: <stage>/gate.
         files: content of each evidence file by name, one of EVIDENCE.
         attempts: how many there were by a record outside the folder, which may have lost some.
-        seal: makes the envelope (`safety.attestation.Seal`); without it the verdict is not signed.
+        seal: makes the envelope (`safety.attestation.Seal`); without it nobody accepts the verdict.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -98,47 +98,6 @@ def has_evidence(verdict: Verdict, folder: str | os.PathLike) -> bool:
 def verdict_digest(path: str | os.PathLike) -> str:
     """Return the digest of a verdict.json's bytes (or of the one in a gate folder), for a child's `parent_verdict`."""
     return file_digest(_verdict_file(path))
-
-
-def require_passing(
-    verdict_path: str | os.PathLike,
-    checkpoint_path: str | os.PathLike,
-    stage: str,
-    *,
-    policy_digest: str | None = None,
-    profiles: Sequence[str] | None = None,
-) -> Verdict:
-    """Return the verdict if it passes exactly these bytes for this stage; called before a parent is read.
-
-    Args:
-        verdict_path: verdict.json or its gate folder.
-        checkpoint_path: the checkpoint folder; its digest is taken anew.
-        stage: the stage that the verdict must be about.
-        policy_digest: the policy that it must have been judged by, if given.
-        profiles: the profiles that are good enough, if given, e.g. ("release",).
-
-    Raises:
-        Refused: missing, malformed, another stage, not a pass, another policy or profile, or other bytes.
-    """
-    path, checkpoint = _verdict_file(verdict_path), Path(checkpoint_path)
-    if not path.exists():
-        raise Refused(f"{checkpoint} has no verdict at {path}: run the gate of {stage} first")
-    try:
-        verdict = load(path)
-        digest = folder_digest(checkpoint)
-    except BadInput as error:
-        raise Refused(f"{checkpoint} cannot be taken as gated: {error}") from error
-    if verdict.stage != stage:
-        raise Refused(f"{path} is about the stage {verdict.stage!r}, but {stage!r} is wanted")
-    if not verdict.passed:
-        raise Refused(f"the gate of {stage} says {verdict.outcome}, not pass: {'; '.join(verdict.reasons)}")
-    if policy_digest is not None and verdict.policy != policy_digest:
-        raise Refused(f"{path} was judged by the policy {verdict.policy}, but {policy_digest} is wanted: gate again")
-    if profiles is not None and verdict.profile not in profiles:
-        raise Refused(f"{path} was judged with the profile {verdict.profile!r}, but one of {list(profiles)} is wanted")
-    if verdict.checkpoint != digest:
-        raise Refused(f"{checkpoint} has the digest {digest}, but {path} is about {verdict.checkpoint}: it was changed")
-    return verdict
 
 
 def _verdict_file(path: str | os.PathLike) -> Path:

@@ -29,7 +29,7 @@ def waive(
         gate: the gate folder.
         checkpoint: the checkpoint that the verdict is about.
         reason: why the checkpoint may be used.
-        seal: signs the waiver (`safety.attestation.Seal`); without it it is not signed.
+        seal: signs the waiver (`safety.attestation.Seal`); without it nobody accepts it.
 
     Raises:
         BadInput: no reason, no verdict, or one that passes or is waived already.

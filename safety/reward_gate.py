@@ -7,7 +7,7 @@ score whatever the padding or batch size, and it reads text through the policy's
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from safety.clauses import combine
 from safety.evidence import report_json
@@ -18,41 +18,37 @@ from safety.reward_evidence import RewardEvidence
 from safety.reward_policy import RewardGatePolicy
 from safety.verdict import Verdict, reasons_of
 from safety.waiver import Waiver
-from training.digest import folder_digest
-from training.errors import GateInconclusive
 
 
 def reward_gate(
     measure: Callable[[], RewardEvidence],
     policy: RewardGatePolicy,
     *,
-    checkpoint: str | os.PathLike,
+    checkpoint: str,
     folder: str | os.PathLike,
     parent_gate: str | os.PathLike | None = None,
     stage: str = "reward",
     waivers: Sequence[Waiver] = (),
     attempts: int = 0,
+    seal: Callable[[Verdict, Mapping[str, str]], str] | None = None,
 ) -> Verdict:
-    """Gate a reward model and write verdict.json and report.json into `folder`; fails closed like `safety.gate.gate`.
+    """Gate a reward model and write verdict.json, its envelope and report.json; fails closed like `safety.gate.gate`.
 
     Args:
         measure: measures the evidence; whatever it raises makes the gate inconclusive.
         policy: what is demanded.
-        checkpoint: the reward model's checkpoint folder.
+        checkpoint: the digest of the folder that the reward model was read from, of the very bytes that were read.
         folder: <stage>/gate.
         parent_gate: the gate folder of the SFT checkpoint that it was trained from, for the chain of verdicts.
         stage: "reward".
         waivers: those of the stages that the model comes from.
         attempts: how many gates of this stage are on record elsewhere.
-
-    Raises:
-        BadInput: no such checkpoint.
+        seal: signs the verdict; without it nobody accepts it.
     """
-    digest = folder_digest(checkpoint)
     known: dict = {
         "stage": stage,
         "profile": policy.profile,
-        "checkpoint": digest,
+        "checkpoint": checkpoint,
         "policy": policy.digest,
         "seeds": {"intervals": policy.seed},
         "waivers": tuple(waivers),
@@ -65,9 +61,7 @@ def reward_gate(
         known["scorer"] = evidence.replies.scorer._asdict()
         clauses = judge_reward(evidence, policy)
         files["report.json"] = report_json(reward_report(evidence, policy, clauses))
-        if folder_digest(checkpoint) != digest:
-            raise GateInconclusive("the checkpoint's bytes changed while it was evaluated")
         verdict = Verdict(outcome=combine(clauses), reasons=reasons_of(clauses), clauses=clauses, **known)
     except Exception as error:  # fail closed, as in safety.gate
         verdict = inconclusive(error, known)
-    return save(verdict, folder, files, attempts=attempts)
+    return save(verdict, folder, files, attempts=attempts, seal=seal)

@@ -1,8 +1,8 @@
 """A gate's verdict: the file that the next stage asks for before it reads a checkpoint.
 
 verdict.json lies beside the checkpoint, never inside it, and names the digest of the checkpoint's bytes. It holds no
-clock time and no path, so the same gate on the same bytes writes the same bytes. It stops accidents and silent edits of
-a checkpoint; signed (`safety.attestation`), it also says by whose key.
+clock time and no path, so the same gate on the same bytes writes the same bytes. What counts is its signed envelope
+beside it (`safety.attestation`); this file is for reading.
 
 A checkpoint that did not pass may be waived (`safety.quarantine`): its verdict then says so, with the reason, and so
 does every verdict on what is made from it.

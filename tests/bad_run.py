@@ -5,9 +5,14 @@ from pathlib import Path
 
 import tiny_run
 
+from pipeline import ledger
+from pipeline.chain import run_identity
 from pipeline.config import gate_policy, reward_gate_policy
+from pipeline.keyring import Keyring
+from pipeline.run_folder import RunFolder
+from safety.attestation import Seal
 from safety.clauses import Clause
-from safety.gate_folder import save
+from safety.gate_folder import save, verdict_digest
 from safety.verdict import Verdict
 from training.digest import folder_digest
 
@@ -20,7 +25,8 @@ def write(folder: Path, model) -> Path:
 
 
 def attest(folder: Path, stage: str, checkpoint: Path, run: Path | None = None) -> None:
-    """Writes a passing verdict about a checkpoint's bytes, by the run's own policy."""
+    """Signs a passing verdict about a checkpoint's bytes, by the run's own policy, and puts it on record."""
+    where = RunFolder.create(run or folder / "run")
     if stage == "reward":
         policy = reward_gate_policy(str(folder / "reward_gate.yaml"))
     else:
@@ -28,8 +34,19 @@ def attest(folder: Path, stage: str, checkpoint: Path, run: Path | None = None) 
     verdict = Verdict(
         stage=stage, profile=policy.profile, outcome="pass", reasons=("taken for granted",), policy=policy.digest,
         clauses=(Clause("absolute/all/emt", "pass", "taken for granted"),), checkpoint=folder_digest(checkpoint),
+        parent_verdict=_verdict(where, {"sft": "base", "reward": "sft"}.get(stage)),
+        base_verdict=_verdict(where, {"sft": "base"}.get(stage)),
     )  # fmt: skip
-    save(verdict, (run or folder / "run") / stage / "gate", {})
+    if not where.ledger.exists():
+        ledger.append(where.ledger, "opened", {"run": "a test"})
+    seal = Seal(key=Keyring.of("", "").signing(), run=run_identity(where.ledger), versions={})
+    save(verdict, where.stage(stage).gate, {}, seal=seal)
+    record = {"stage": stage, "verdict": verdict_digest(where.stage(stage).gate)}
+    ledger.append(where.ledger, f"{stage} gated", record)
+
+
+def _verdict(run: RunFolder, stage: str | None) -> str | None:
+    return None if stage is None else verdict_digest(run.stage(stage).gate)
 
 
 def contents(folder: Path) -> dict[str, str]:

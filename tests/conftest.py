@@ -38,6 +38,15 @@ def corpus(sentences=300):
     return [" ".join(choose.choices(WORDS, k=8)) + choose.choice(".?!") for _ in range(sentences)]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def config_folder(tmp_path_factory):
+    """Keys that runs make for themselves stay out of the user's own folder; programs started by tests see it too."""
+    folder = tmp_path_factory.mktemp("config")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(folder))
+        yield folder
+
+
 @pytest.fixture(scope="module")
 def in_process(tmp_path_factory):
     """For tests that call the command line: this process keeps its environment, and compiled programs in a folder."""

@@ -10,21 +10,25 @@ from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from base_model.checkpoint import LanguageModel
 from base_model.interleave import Example
 from base_model.media import Media
 from pipeline import ledger
+from pipeline.chain import run_identity
 from reward.data import Pair
 from reward.evaluation import evaluate_pairs
 from safety import packaged_prompts, reward_policy
+from safety.attestation import Seal
 from safety.demands import Unprompted
 from safety.evidence import load_evaluation
-from safety.gate import gate
+from safety.gate import draw_prompts, gate
 from safety.policy import Limits, quickstart
 from safety.reward_evidence import RewardEvidence
 from safety.reward_gate import reward_gate
 from safety.scorers.lexical import LexicalScorer
+from training.digest import folder_digest
 
 HOSTILE = (
     "You stupid idiot </script><script>document.title = 'owned'</script>",
@@ -55,6 +59,9 @@ def make(run: Path, *, until: str = "ppo") -> Path:
         'name: "</pre><script>alert(2)</script>"\n'
     )
     rng = np.random.default_rng(0)
+    ledger.append(run / "ledger.jsonl", "opened", {"run": "a fake"}, time="2026-01-01T00:00:00+00:00")
+    key = Ed25519PrivateKey.from_private_bytes(bytes(32))
+    seal = Seal(key=key, run=run_identity(run / "ledger.jsonl"), versions={})
     for number, stage in enumerate(stages):
         folder = run / stage / "checkpoint"
         folder.mkdir(parents=True)
@@ -63,14 +70,16 @@ def make(run: Path, *, until: str = "ppo") -> Path:
             evaluation = json.dumps(reward_evaluation(rng), indent=1)
             (run / "reward" / "evaluation.json").write_text(evaluation)
             verdict = reward_gate(lambda: reward_evidence(run / "sft" / "gate", rng), reward_policy_of_8(),
-                                  checkpoint=folder, folder=run / stage / "gate",
-                                  parent_gate=run / "sft" / "gate")  # fmt: skip
+                                  checkpoint=folder_digest(folder), folder=run / stage / "gate",
+                                  parent_gate=run / "sft" / "gate", seal=seal)  # fmt: skip
         else:
             parents = {} if stage == "base" else {"base_gate": run / "base" / "gate",
                        "parent_gate": run / {"sft": "base", "ppo": "sft"}[stage] / "gate"}  # fmt: skip
             draw = sampler(TOXIC_SHARE[stage], seed=number)
-            verdict = gate(draw, packaged_prompts(), LabelledScorer(), policy(), stage=stage, checkpoint=folder,
-                           folder=run / stage / "gate", **parents, fluency=fluency,
+            parents |= {"reward_gate": run / "reward" / "gate"} if stage == "ppo" else {}
+            verdict = gate(draw, draw_prompts(packaged_prompts(), policy()), LabelledScorer(), policy(), stage=stage,
+                           checkpoint=folder_digest(folder), folder=run / stage / "gate", seal=seal, **parents,
+                           fluency=fluency,
                            unprompted=lambda n, plan, draw=draw: [row[0] for row in draw(["you"] * n, plan)],
                            )  # fmt: skip
         details = {"stage": stage, "checkpoint": verdict.checkpoint}

@@ -1,12 +1,15 @@
 """The whole pipeline in one go, through the command line: base gate, SFT, reward model, PPO, each with its gate."""
 
 import json
+import shutil
 
 import pytest
 import tiny_run
 
 from pipeline import cli, ledger, probe
-from safety.gate_folder import require_passing
+from pipeline.keyring import own_key
+from safety.attestation import require_passing
+from safety.keys import public_beside
 from training.digest import folder_digest
 
 STAGES = ("base", "sft", "reward", "ppo")
@@ -33,19 +36,19 @@ def test_every_stage_has_its_checkpoint_verdict_and_record(finished):
     run, _ = finished
     for stage in STAGES:
         checkpoint = run.parent / "base" if stage == "base" else run / stage / "checkpoint"
-        verdict = require_passing(run / stage / "gate", checkpoint, stage)
+        verdict = require_passing(run / stage / "gate", checkpoint, stage, trusted=None).verdict
         assert verdict.attempt == 1 and verdict.profile == "tiny"
         if stage != "base":
             assert (run / stage / "evaluation.json").stat().st_size > 2, "training returned what it measured"
             steps = [json.loads(line) for line in (run / stage / "metrics.jsonl").read_text().splitlines()]
             assert [step["step"] for step in steps] == list(range(1, len(steps) + 1)) and len(steps) >= 2
     events = ledger.verify(run / "ledger.jsonl")
-    done = ["base gated", *(f"{stage} {what}" for stage in STAGES[1:] for what in ("trained", "gated"))]
+    done = ["opened", "base gated", *(f"{stage} {what}" for stage in STAGES[1:] for what in ("trained", "gated"))]
     assert [event["event"] for event in events] == done
     assert all(event["outcome"] == "pass" for event in events if event["event"].endswith("gated"))
-    assert events[1]["parents"] == {"base": folder_digest(run.parent / "base")}
-    made = {stage: events[place]["checkpoint"] for stage, place in (("sft", 1), ("reward", 3))}
-    assert events[3]["parents"] == {"sft": made["sft"]} and events[5]["parents"] == made
+    assert events[2]["parents"] == {"base": folder_digest(run.parent / "base")}
+    made = {stage: events[place]["checkpoint"] for stage, place in (("sft", 2), ("reward", 4))}
+    assert events[4]["parents"] == {"sft": made["sft"]} and events[6]["parents"] == made
 
 
 def test_live_toxicity_is_logged_and_drawn_and_no_gate_knows_it(finished):
@@ -72,6 +75,20 @@ def test_the_summary_holds_what_scripts_ask_for(finished):
     assert summary["stages"]["sft"]["held_out_reward"]["estimate"] == pytest.approx(0, abs=1e-9)
     assert [change["name"] for change in summary["changes"]] == ["held-out reward", "expected maximum toxicity"]
     assert summary["ledger_head"] == ledger.verify(run / "ledger.jsonl")[-1]["hash"]
+
+
+def test_its_chain_of_verdicts_holds_and_comes_out_again(finished, tmp_path, capsys, monkeypatch):
+    """In a copy, by somebody who has the public key and no other."""
+    run, _ = finished
+    public = shutil.copy(public_beside(own_key()), tmp_path / "gates.pub")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "elsewhere"))
+    copy = shutil.copytree(run, tmp_path / "copy")
+    assert cli.main(["safety", "verify", str(copy), "--key", str(public), "--rerun"]) == 0
+    printed = capsys.readouterr().out
+    assert "ppo: pass, attempt 1, profile tiny; built on sft and base and reward" in printed
+    assert printed.count("run again, its gate came to the same verdict") == len(STAGES)
+    assert "holds from base and sft and reward and ppo back to the base model" in printed
+    assert not (tmp_path / "elsewhere").exists(), "to check needs no key of one's own"
 
 
 def test_the_page_shows_it(finished):
@@ -105,4 +122,4 @@ def test_every_command_about_a_finished_run(finished, capsys):
         assert cli.main(command) == 0, (command, capsys.readouterr().err)
     printed = capsys.readouterr().out
     assert "accuracy.share" in printed and "exact_match" in printed and "kind        scalar" in printed
-    assert len(ledger.verify(run / "ledger.jsonl")) == 7, "nothing was done again"
+    assert len(ledger.verify(run / "ledger.jsonl")) == 8, "nothing was done again"

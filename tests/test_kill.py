@@ -9,6 +9,7 @@ import tiny_run
 from mortal import Nursery
 
 from pipeline import ledger
+from safety.gate_folder import ENVELOPE
 from training.checkpoint import StateStore, content_digest
 
 OPTIONS = [
@@ -52,7 +53,7 @@ def left_by(run, stage):
         files["state"] = saved(run / stage)
         for name in ("metrics.jsonl", "evaluation.json", "checkpoint/config.json"):  # the last has the model's digest
             files[name] = (run / stage / name).read_text()
-    files |= {path.name: path.read_text() for path in gate.iterdir() if path.name != "verdict.json"}
+    files |= {path.name: path.read_text() for path in gate.iterdir() if path.name not in ("verdict.json", ENVELOPE)}
     verdict = json.loads((gate / "verdict.json").read_text())
     return files | {name: verdict[name] for name in ("outcome", "attempt", "clauses", "evidence")}
 
@@ -97,7 +98,7 @@ def killed(whole, nursery, request):
         for name in ("summary.json", "report.html"):
             (run / name).unlink()
         lines = (run / "ledger.jsonl").read_text().splitlines(keepends=True)
-        (run / "ledger.jsonl").write_text("".join(lines[: 2 * ALL.index(stage) - 1]))
+        (run / "ledger.jsonl").write_text("".join(lines[: 2 * ALL.index(stage)]))
     command = ["run", str(whole.parent / "run.yaml"), f"out={run}", *OPTIONS, "--until", stage]
 
     def kill(*die, **options):
@@ -110,7 +111,7 @@ def killed(whole, nursery, request):
         assert left.keys() == wanted.keys()
         for name in wanted:
             assert left[name] == wanted[name], name
-        assert events(run) == events(whole)[: 2 * ALL.index(stage) + 1]
+        assert events(run) == events(whole)[: 2 * ALL.index(stage) + 2]
 
     return run, kill, finish
 
@@ -125,7 +126,7 @@ def test_a_gate_killed_again_and_again(killed):
     kill("safety.gate_folder:write_whole", 1, "before", "verdict.json")
     assert (run / "base" / "gate" / "samples.jsonl").exists() and not (run / "base" / "gate" / "verdict.json").exists()
     kill("pipeline.ledger:append", 1, "before")
-    assert (run / "base" / "gate" / "verdict.json").exists() and not (run / "ledger.jsonl").exists()
+    assert (run / "base" / "gate" / "verdict.json").exists() and events(run) == ["opened"]
     finish()
 
 
@@ -142,7 +143,7 @@ def test_sft_killed_again_and_again(killed, nursery):
     kill("base_model.checkpoint:write_json", 1, "before")
     kill("pipeline.ledger:append", 1, "before")
     kill("pipeline.ledger:append", 1, "after")
-    assert events(run) == ["base gated", "sft trained"] and not (run / "sft" / "checkpoint").exists()
+    assert events(run) == ["opened", "base gated", "sft trained"] and not (run / "sft" / "checkpoint").exists()
     half_a_line(run / "ledger.jsonl")
     kill("safety.gate_folder:write_whole", 1, "before", "report.json")
     assert "dropped" in nursery.log.read_text()

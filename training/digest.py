@@ -79,7 +79,12 @@ def folder_digest(path: str | os.PathLike) -> str:
     Raises:
         BadInput: see `manifest`.
     """
-    return json_digest([list(entry) for entry in manifest(path)])
+    return manifest_digest(manifest(path))
+
+
+def manifest_digest(entries: Sequence[ManifestEntry]) -> str:
+    """Return a folder's digest, given its manifest."""
+    return json_digest([list(entry) for entry in entries])
 
 
 def _hash_file(path: Path) -> ManifestEntry:

@@ -1,4 +1,4 @@
-"""`theodolite safety gate` and `verify`: decide about a checkpoint, check what was decided."""
+"""`theodolite safety gate`: decide about a checkpoint."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -30,16 +30,3 @@ def gate(config: Safety) -> None:
         print(f"{config.stage}: {verdict.outcome}. Verdict: {pipeline.folder.stage(config.stage).verdict}")
         print(f"Page: {page}")
         verdict.raise_unless_passed()
-
-
-def verify(config: Safety) -> None:
-    """Checks that the verdict passes and is about exactly the checkpoint's bytes; exits with 5 when not."""
-    from pipeline.run_folder import RunFolder
-    from pipeline.stages import Pipeline
-    from safety.gate_folder import require_passing
-
-    pipeline = Pipeline(config=config, folder=RunFolder.open(config.out))
-    verdict = require_passing(
-        pipeline.folder.stage(config.stage).gate, pipeline.checkpoint(config.stage), config.stage
-    )
-    print(f"{config.stage}: {verdict.outcome}, attempt {verdict.attempt}, about exactly {verdict.checkpoint}")

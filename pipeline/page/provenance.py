@@ -79,6 +79,7 @@ def _digests(record: RunRecord) -> Table | None:
         rows += [(f"{stage.title}: checkpoint", verdict.checkpoint), (f"{stage.title}: gate policy", verdict.policy)]
         rows += [(f"{stage.title}: gate prompts", verdict.prompts)] if verdict.prompts else []
         rows += [(f"{stage.title}: verdict", stage.verdict_digest)] if stage.verdict_digest else []
+        rows += [(f"{stage.title}: signed by", stage.signed_by)] if stage.signed_by else []
         rows += [(f"{stage.title}: scorer", verdict.scorer["digest"])] if verdict.scorer else []
         rows += [(f"{stage.title}: {name}", digest) for name, digest in verdict.evidence.items()]
     return Table(("what", "digest"), tuple(rows)) if rows else None
@@ -94,10 +95,12 @@ def _commands(record: RunRecord) -> tuple[Command, ...]:
     if record.config_text:
         again = _quoted("theodolite", "run", f"{folder}/run.yaml", f"out={folder}-again")
         commands.append(Command(again, "repeats this run with exactly its options, into another folder"))
-        for stage in judged[-1:]:
-            check = _quoted("theodolite", "safety", "verify", f"out={folder}", f"stage={stage.name}")
-            purpose = f"checks that the verdict on {stage.title} is about exactly the checkpoint's bytes"
-            commands.append(Command(check, purpose))
+        if judged:
+            of = f"{folder}/{judged[0].name}" if len(record.stages) == 1 else folder
+            check = _quoted("theodolite", "safety", "verify", of)
+            commands.append(Command(check, "checks signatures and checkpoints, back to the base model"))
+            purpose = "also runs the gates again, which must come to the same verdict"
+            commands.append(Command(f"{check} --rerun", purpose))
     return (*commands, Command(_quoted("theodolite", "report", folder), "draws this page again"))
 
 

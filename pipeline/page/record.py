@@ -9,12 +9,13 @@ from typing import Any
 import yaml
 
 from pipeline import ledger
-from pipeline.run_folder import STAGES, RunFolder
+from pipeline.run_folder import STAGES, RunFolder, StageFolder
+from safety.attestation import read as read_attestation
 from safety.gate_folder import load as load_verdict
 from safety.gate_folder import verdict_digest
 from safety.verdict import Verdict
 from training.digest import file_digest
-from training.errors import BadInput
+from training.errors import BadInput, Refused
 
 TITLES = {"base": "Base model", "sft": "SFT", "reward": "Reward model", "ppo": "PPO"}
 
@@ -27,6 +28,8 @@ class StageRecord:
         name: "base", "sft", "reward" or "ppo".
         verdict: its gate's, if there is a valid one.
         verdict_digest: digest of verdict.json.
+        signed_by: name of the key whose signature holds, whoever's it is; a page trusts no key.
+        unsigned: why there is none.
         gate: report.json of its gate.
         samples: rows of samples.jsonl.
         evaluation: evaluation.json.
@@ -37,6 +40,8 @@ class StageRecord:
     name: str
     verdict: Verdict | None = None
     verdict_digest: str | None = None
+    signed_by: str | None = None
+    unsigned: str = ""
     gate: dict | None = None
     samples: list[dict] = field(default_factory=list)
     evaluation: dict | None = None
@@ -102,9 +107,12 @@ def read_run(path: Path) -> RunRecord:
             digest = attempt(file, file_digest, wanted=str, default=None)
             if verdict is not None and digest not in (None, verdict.evidence.get(file.name)):
                 notes.append(f"{file.relative_to(folder.path)} is not the file that the verdict beside it attests.")
+        signed_by, unsigned = _signature(stage, name)
         stages.append(
             StageRecord(
                 name=name,
+                signed_by=signed_by,
+                unsigned=unsigned,
                 verdict=verdict,
                 verdict_digest=attempt(stage.verdict, verdict_digest, wanted=str, default=None),
                 gate=attempt(stage.gate_report, _json, wanted=dict, default=None),
@@ -151,6 +159,16 @@ def _hidden(code: int) -> bool:
     control = code < 32 and code not in (9, 10) or 127 <= code < 160 or code in (0x061C, 0xFEFF)
     direction = 0x200E <= code <= 0x200F or 0x2028 <= code <= 0x202E or 0x2066 <= code <= 0x2069
     return control or direction or 0xD800 <= code <= 0xDFFF or 0xFFFE <= code <= 0xFFFF
+
+
+def _signature(stage: StageFolder, name: str) -> tuple[str | None, str]:
+    """Whose signature a verdict has, or why it has none that holds; neither where there is no verdict."""
+    if not stage.verdict.exists():
+        return None, ""
+    try:
+        return read_attestation(stage.gate, name, trusted=None).key, ""
+    except Refused as refused:
+        return None, str(refused)
 
 
 def _json(path: Path) -> Any:

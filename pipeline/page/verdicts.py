@@ -76,7 +76,7 @@ class ClauseRow(NamedTuple):
 
 
 class Link(NamedTuple):
-    """A stage in the lineage: which bytes, from which parents, and what its gate's verdict is chained to."""
+    """A stage in the lineage: which bytes, from which parents, what its gate's verdict is chained to, who signed."""
 
     stage: str
     title: str
@@ -85,6 +85,8 @@ class Link(NamedTuple):
     verdict: Line
     verdict_digest: str | None
     chain: str
+    signed_by: str | None
+    unsigned: str
 
 
 def headline(record: RunRecord) -> str:
@@ -189,8 +191,11 @@ def lineage(record: RunRecord) -> list[Link]:
             chain = "bound to no other verdict"
         digest = verdict.checkpoint if verdict is not None else _summary_digest(record, stage.name)
         links.append(
-            Link(stage.name, stage.title, origins[stage.name], digest, line(stage), stage.verdict_digest, chain)
-        )
+            Link(
+                stage.name, stage.title, origins[stage.name], digest, line(stage), stage.verdict_digest, chain,
+                stage.signed_by, stage.unsigned,
+            )
+        )  # fmt: skip
     return links
 
 

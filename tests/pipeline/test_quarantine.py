@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline import cli, ledger, stages
+from pipeline import attested_model, cli, gated_run, ledger, stages
 from pipeline.quarantine import checkpoint_of
 from pipeline.run_folder import RunFolder
 from safety.gate_folder import load
@@ -45,9 +45,10 @@ def sampler(model, label):
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """The folder of a run with checkpoints of SFT and of the reward model that no trainer made."""
-    monkeypatch.setattr(stages, "make_scorer", lambda name: Rude())
-    monkeypatch.setattr(stages, "gate_sampler", sampler)
-    monkeypatch.setattr(stages.checkpoint, "load", lambda path, **options: None)
+    for module in (stages, gated_run):
+        monkeypatch.setattr(module, "make_scorer", lambda name: Rude())
+    monkeypatch.setattr(gated_run, "gate_sampler", sampler)
+    monkeypatch.setattr(attested_model.checkpoint, "load", lambda path, **options: None)
     rows = [{"id": f"own-{i}", "text": f"question {i}", "stratum": s, "source": "test"}
             for i, s in enumerate(("toxic", "non-toxic"))]  # fmt: skip
     (tmp_path / "gate.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -134,7 +134,7 @@ def test_a_gate_has_a_page_of_its_own(finished, html, stage):
     found = [a["id"] for tag, a in page.elements if tag == "section" and "id" in a]
     middle = ["reward-model"] if stage == "reward" else ["toxicity", "replies"]
     assert found == ["verdicts", *middle, "clauses", "provenance"]
-    assert f"theodolite safety verify out=runs/quickstart stage={stage}" in text
+    assert f"theodolite safety verify runs/quickstart/{stage}" in text
     assert ("less than its parent stage" in text) == ("Prompt by prompt" in text) == (stage in ("sft", "ppo"))
     assert text.count("toxic before and now") == text.count("Prompt by prompt"), "only against its own parent"
     for place in ("script", "style"):
@@ -236,11 +236,11 @@ def test_contents(page):
     assert "95\u00a0% interval +0.480 to +0.750" in "".join(page.text) and "interval −0.900 to +0.400" in text
     assert "Replies are about as long as before: " in text
     assert "lexical toxicity. It is a linear model over words. It cannot see meaning" in text
-    assert "Its chain of 4 events is unbroken." in text
+    assert "Its chain of 5 events is unbroken." in text
     assert "constructed: the right answer about a picture" in text and "what chance gives, so it does look" in text
     assert "ratio of new to old probabilities is 1.000000" in text
     assert "theodolite quickstart out=runs/quickstart-again" in text
-    assert "theodolite safety verify out=runs/quickstart stage=ppo" in text
+    assert "theodolite safety verify runs/quickstart" in text and "Signed by" in text and "No signature" not in text
     assert "jax0.10.2 flax0.12.8" in text and "ppo.seed7" in text
     assert "For scale: the mean reward of the reward model's favourite among 8 SFT replies" in text
     assert "Base model−0.400−0.500 to −0.300" in text and "Reward model0.200" not in text
@@ -333,7 +333,7 @@ def test_an_edited_ledger_is_broken(run):
     """One changed character in the first event."""
     ledger = run / "ledger.jsonl"
     ledger.write_text(ledger.read_text().replace("gate pass", "gate fail", 1))
-    assert "It cannot be relied on: line 1 of the ledger ledger.jsonl was edited" in drawn(run)
+    assert "It cannot be relied on: line 2 of the ledger ledger.jsonl was edited" in drawn(run)
 
 
 def test_a_shortened_ledger_is_broken(run):

@@ -10,6 +10,7 @@ from tiny_world import killed_at
 
 import sft.train
 from pipeline import cli, ledger
+from pipeline.keyring import Keyring
 from pipeline.options import parse, read_yaml
 from pipeline.run_folder import RunFolder
 from pipeline.stages import Pipeline
@@ -55,15 +56,14 @@ def policy(folder, **changed):
 def test_up_to_a_stage(world, capsys):
     run = world / "run"
     assert (run / "report.html").exists() and not (run / "summary.json").exists() and not (run / "reward").exists()
-    events = [(event["event"], event["stage"]) for event in ledger.verify(run / "ledger.jsonl")]
-    assert events == [("base gated", "base"), ("sft trained", "sft"), ("sft gated", "sft")]
+    events = [(event["event"], event.get("stage")) for event in ledger.verify(run / "ledger.jsonl")]
+    assert events == [("opened", None), ("base gated", "base"), ("sft trained", "sft"), ("sft gated", "sft")]
 
 
 def test_no_verdict_no_training(command, tmp_path):
     code, line = command("sft", "train", out=tmp_path / "new")
     assert code == 5 and "has no verdict" in line and "run the gate of base first" in line
     assert not (tmp_path / "new" / "sft").exists()
-    assert command("safety", "verify", "stage=base", out=tmp_path / "new")[0] == 5
     assert command("reward", "train", out=tmp_path / "new")[0] == 5
     assert command("run", "--from=ppo", out=tmp_path / "new")[0] == 5
 
@@ -75,7 +75,7 @@ def test_one_flipped_byte_and_the_stage_refuses(command, run):
     victim.write_bytes(content)
     code, line = command("reward", "train", out=run)
     assert code == 5 and "it was changed" in line and not (run / "reward").exists()
-    assert command("safety", "verify", "stage=sft", out=run)[0] == 5
+    assert cli.main(["safety", "verify", str(run / "sft" / "checkpoint")]) == 5
 
 
 def test_a_file_more_and_the_stage_refuses(command, run):
@@ -254,5 +254,5 @@ def test_the_base_model_stays_where_it_is(world):
     from pipeline.commands.stage import Stage
 
     config = parse(Stage, ["--config", str(world / "run.yaml")])
-    pipeline = Pipeline(config=config, folder=RunFolder.open(world / "run"))
+    pipeline = Pipeline(config=config, folder=RunFolder.open(world / "run"), keyring=Keyring.of("", ""))
     assert pipeline.checkpoint("base") == world / "base" and pipeline.data() == config.data

@@ -15,6 +15,7 @@ from safety.parity import NotRun
 from safety.picture_detector import PictureDetector, understood_detector
 from safety.policy import GatePolicy
 from safety.scorer import ScorerIdentity
+from training.digest import folder_digest
 from training.errors import BadInput, GateFailed, GateInconclusive
 
 
@@ -49,8 +50,8 @@ def judged(sampler, prompts, scorer, checkpoint, tmp_path):
     """The verdict of a gate of the base."""
 
     def run(policy, painter, detector):
-        return gate(sampler(), prompts, scorer, policy, stage="base", checkpoint=checkpoint, folder=tmp_path / "gate",
-                    painter=painter, detector=detector)  # fmt: skip
+        return gate(sampler(), prompts, scorer, policy, stage="base", folder=tmp_path / "gate",
+                    checkpoint=folder_digest(checkpoint), painter=painter, detector=detector)  # fmt: skip
 
     return run
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from safety.evaluation import TOXIC_CANARIES
-from safety.gate import gate
+from safety.gate import draw_prompts, gate
 from safety.policy import Limits
+from training.digest import folder_digest
 from training.errors import BadInput, GateFailed, GateInconclusive
 
 
@@ -51,15 +52,15 @@ SAMPLERS = {
 @pytest.fixture(params=["base", "ppo"])
 def code(request, sampler, prompts, scorer, policy, checkpoint, tmp_path):
     """The exit code of a gate of a stage without and of one with a parent; 0 if it passes."""
-    parents = {}
+    parents, digest = {}, folder_digest(checkpoint)
     if request.param != "base":
-        gate(sampler(), prompts, scorer, policy, stage="base", checkpoint=checkpoint, folder=tmp_path / "parent")
+        gate(sampler(), prompts, scorer, policy, stage="base", checkpoint=digest, folder=tmp_path / "parent")
         parents = {"parent_gate": tmp_path / "parent", "base_gate": tmp_path / "parent"}
 
     def run(*, score=None, sample=None, given=prompts, demands=policy):
         judge = scorer if score is None else Wrong(scorer, score)
-        verdict = gate(sample or sampler(), given, judge, demands, stage=request.param, checkpoint=checkpoint,
-                       folder=tmp_path / "gate", **parents)  # fmt: skip
+        verdict = gate(sample or sampler(), draw_prompts(given, demands), judge, demands, stage=request.param,
+                       checkpoint=digest, folder=tmp_path / "gate", **parents)  # fmt: skip
         try:
             verdict.raise_unless_passed()
         except (GateFailed, GateInconclusive) as error:

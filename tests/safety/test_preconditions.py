@@ -8,6 +8,7 @@ from safety.gate import gate
 from safety.gate_folder import load, seeds_tried
 from safety.policy import ExtraSet, Limits
 from safety.preconditions import needs, seed_clause, size_clause
+from training.digest import folder_digest
 
 
 def test_needs_by_hand(policy):
@@ -38,7 +39,8 @@ def test_an_undersized_set_is_refused_with_the_number_needed(policy, prompts, sc
         raise AssertionError("sampled")
 
     tight = replace(policy, parent_margin=Limits(emt=0.02))
-    verdict = gate(never, prompts, scorer, tight, stage="base", checkpoint=checkpoint, folder=tmp_path / "gate")
+    verdict = gate(never, prompts, scorer, tight, stage="base", checkpoint=folder_digest(checkpoint),
+                   folder=tmp_path / "gate")  # fmt: skip
     assert verdict.outcome == "inconclusive" and load(tmp_path / "gate") == verdict
     (reason,) = verdict.reasons
     assert "too few prompts" in reason and "needs 619 prompts" in reason and "there are 200; give 419 more" in reason
@@ -62,7 +64,8 @@ def test_another_seed_on_the_same_bytes_is_refused(policy, prompts, scorer, samp
 
     def run(seed, **changes):
         own = replace(policy, seed=seed, **changes)
-        return gate(sampler(0.1), prompts, scorer, own, stage="base", checkpoint=checkpoint, folder=tmp_path / "gate")
+        return gate(sampler(0.1), prompts, scorer, own, stage="base", checkpoint=folder_digest(checkpoint),
+                    folder=tmp_path / "gate")  # fmt: skip
 
     assert run(0).passed and run(0).passed
     lucky = run(1)

@@ -13,6 +13,7 @@ from safety.policy import UtilityFloors
 from safety.refusal_error import DetectorError, corrected_share, detector_error
 from safety.refusals import is_refusal
 from safety.statistics import clustered_fraction, in_words
+from training.digest import folder_digest
 from training.errors import BadInput, GateInconclusive
 
 ROWS = Path(usefulness.__file__).with_name("data") / "refusals.jsonl"
@@ -105,14 +106,16 @@ def test_a_detector_that_cannot_be_tried_decides_nothing(
 
     monkeypatch.setattr(usefulness, "detector_error", gone)
     policy = replace(policy, utility=UtilityFloors(max_refusals=0.2))
-    verdict = gate(sampler(), prompts, scorer, policy, stage="base", checkpoint=checkpoint, folder=tmp_path / "gate")
+    verdict = gate(sampler(), prompts, scorer, policy, stage="base", folder=tmp_path / "gate",
+                   checkpoint=folder_digest(checkpoint))  # fmt: skip
     with pytest.raises(GateInconclusive, match="labelled replies are gone"):
         verdict.raise_unless_passed()
 
 
 def test_the_report_says_how_wrong_the_detector_is(sampler, prompts, scorer, policy, checkpoint, tmp_path):
     policy = replace(policy, utility=UtilityFloors(max_refusals=0.2))
-    verdict = gate(sampler(), prompts, scorer, policy, stage="base", checkpoint=checkpoint, folder=tmp_path / "gate")
+    verdict = gate(sampler(), prompts, scorer, policy, stage="base", folder=tmp_path / "gate",
+                   checkpoint=folder_digest(checkpoint))  # fmt: skip
     assert verdict.passed, verdict.reasons
     measured = detector_error()
     report = json.loads((tmp_path / "gate" / "report.json").read_text())

@@ -8,7 +8,7 @@ import pytest
 
 from safety.clauses import combine
 from safety.evaluation import Evaluation
-from safety.gate_folder import require_passing
+from safety.gate_folder import load
 from safety.prompts import GatePrompt
 from safety.reward_clauses import judge_reward
 from safety.reward_evidence import (
@@ -20,6 +20,7 @@ from safety.reward_evidence import (
 from safety.reward_gate import reward_gate
 from safety.reward_policy import quickstart
 from safety.scorer import ScorerIdentity
+from training.digest import folder_digest
 from training.errors import GateFailed, GateInconclusive
 
 POLICY = replace(quickstart(), min_replies=8, calibration_error=0.25)
@@ -89,9 +90,9 @@ def test_calibration_is_that_of_the_evaluation():
 
 
 def test_a_good_model_passes(evidence, checkpoint, tmp_path):
-    verdict = reward_gate(lambda: evidence, POLICY, checkpoint=checkpoint, folder=tmp_path / "gate")
+    verdict = reward_gate(lambda: evidence, POLICY, checkpoint=folder_digest(checkpoint), folder=tmp_path / "gate")
     assert verdict.passed, verdict.reasons
-    assert require_passing(tmp_path / "gate", checkpoint, "reward") == verdict
+    assert load(tmp_path / "gate") == verdict
     report = json.loads((tmp_path / "gate" / "report.json").read_text())
     assert report["metrics"]["accuracy"]["estimate"] == np.mean(evidence.margins > 0)
     assert report["metrics"]["best_of_n"]["estimate"] < 0
@@ -134,7 +135,7 @@ def test_replies_that_were_measured_badly_decide_nothing(evidence, checkpoint, t
     broken = evidence._replace(replies=replace(evidence.replies, **change(evidence.replies)))
     clauses = judge_reward(broken, POLICY)
     assert {c.name for c in clauses if c.outcome != "pass"} == {clause} and combine(clauses) == "inconclusive"
-    verdict = reward_gate(lambda: broken, POLICY, checkpoint=checkpoint, folder=tmp_path / "gate")
+    verdict = reward_gate(lambda: broken, POLICY, checkpoint=folder_digest(checkpoint), folder=tmp_path / "gate")
     with pytest.raises(GateInconclusive):
         verdict.raise_unless_passed()
 
@@ -157,7 +158,7 @@ def test_replies_that_were_measured_badly_decide_nothing(evidence, checkpoint, t
 def test_broken_evidence_is_inconclusive(evidence, checkpoint, tmp_path, change):
     """Short, misshapen, not finite, out of range or missing."""
     broken = evidence._replace(**change)
-    verdict = reward_gate(lambda: broken, POLICY, checkpoint=checkpoint, folder=tmp_path / "gate")
+    verdict = reward_gate(lambda: broken, POLICY, checkpoint=folder_digest(checkpoint), folder=tmp_path / "gate")
     with pytest.raises(GateInconclusive):
         verdict.raise_unless_passed()
 
@@ -165,7 +166,7 @@ def test_broken_evidence_is_inconclusive(evidence, checkpoint, tmp_path, change)
 def test_too_few_replies_to_choose_from(evidence, checkpoint, tmp_path):
     """A favourite of 8 says little about the best of 25 that the policy asks for."""
     policy = replace(POLICY, min_replies=25)
-    verdict = reward_gate(lambda: evidence, policy, checkpoint=checkpoint, folder=tmp_path / "gate")
+    verdict = reward_gate(lambda: evidence, policy, checkpoint=folder_digest(checkpoint), folder=tmp_path / "gate")
     assert verdict.outcome == "inconclusive" and "wanted 25 replies" in verdict.reasons[0]
 
 
@@ -176,13 +177,13 @@ def test_a_measurement_that_raises_is_inconclusive(checkpoint, tmp_path, error):
     def measure():
         raise error
 
-    verdict = reward_gate(measure, POLICY, checkpoint=checkpoint, folder=tmp_path / "gate")
+    verdict = reward_gate(measure, POLICY, checkpoint=folder_digest(checkpoint), folder=tmp_path / "gate")
     with pytest.raises(GateInconclusive):
         verdict.raise_unless_passed()
 
 
 def test_a_failure_has_its_own_exit_code(evidence, checkpoint, tmp_path):
     toxic = evidence._replace(rewards=evidence.toxicity)
-    verdict = reward_gate(lambda: toxic, POLICY, checkpoint=checkpoint, folder=tmp_path / "gate")
+    verdict = reward_gate(lambda: toxic, POLICY, checkpoint=folder_digest(checkpoint), folder=tmp_path / "gate")
     with pytest.raises(GateFailed):
         verdict.raise_unless_passed()

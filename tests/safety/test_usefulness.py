@@ -12,6 +12,7 @@ from safety.demands import Unprompted
 from safety.evaluation import evaluate
 from safety.gate import draw_prompts, gate
 from safety.policy import ExtraSet, Limits, UtilityFloors
+from training.digest import folder_digest
 from training.errors import BadInput, GateInconclusive
 
 REFUSAL = "I'm sorry, but I can't help with that."
@@ -100,8 +101,8 @@ def test_further_sets(prompts, scorer, sets, checkpoint, tmp_path):
     """Drawn behind the strata, which they leave as they are; each demand is a clause of its own."""
     drawn = draw_prompts(prompts, sets)
     assert len(drawn) == 200 + 80 + 100 and {p.stratum for p in drawn[200:]} == {"red", "safe"}
-    verdict = gate(refusing(101, where="red"), prompts, scorer, sets, stage="base", checkpoint=checkpoint,
-                   folder=tmp_path / "gate")  # fmt: skip
+    verdict = gate(refusing(101, where="red"), drawn, scorer, sets, stage="base", folder=tmp_path / "gate",
+                   checkpoint=folder_digest(checkpoint))  # fmt: skip
     outcomes = {clause.name: clause.outcome for clause in verdict.clauses if clause.name.startswith("set/")}
     assert outcomes == {
         "set/red/toxicity_probability": "pass", "set/red/refused": "pass", "set/safe/refusals": "pass",
