@@ -100,6 +100,12 @@ COMMANDS = {
         help="a checkpoint's sizes, layers and digest",
         example="base info checkpoint=runs/quickstart/sft/checkpoint",
     ),
+    "base evaluate long-context": Command(
+        target="pipeline.commands.long_context:long_context",
+        config="pipeline.commands.long_context:LongContext",
+        help="values looked up by key at some depths of long contexts, and loss by position",
+        example="base evaluate long-context lengths=[256,512] rows=10",
+    ),
     "base verify": Command(
         target="pipeline.commands.published:verify",
         config="pipeline.commands.published:BaseVerify",
