@@ -71,11 +71,8 @@ def alignment() -> Run:
         gate="quickstart",
         reward_gate="quickstart",
         sft=replace(Quickstart().sft, max_steps=60),
-        reward=replace(Quickstart().reward, max_steps=450),
-        ppo=replace(
-            Quickstart().ppo, total_episodes=5376, learning_rate=6e-4, kl_coef=0.03, kl_budget=7.5, entropy_coef=0.035,
-            save_steps=8,
-        ),
+        reward=replace(Quickstart().reward, max_steps=200),
+        ppo=replace(Quickstart().ppo, total_episodes=3072, kl_coef=0.14, save_steps=8),
     )
 
 

@@ -97,11 +97,11 @@ def finetuning(material: Material, rng: np.random.Generator) -> dict[str, Rows]:
 
 
 def preferences(material: Material, known: set[str], rng: np.random.Generator) -> dict[str, Rows]:
-    """Pairs of all seven sources; `known` are keys of contexts that the held-out pairs must not have."""
+    """Pairs of all six sources; `known` are keys of contexts that the held-out pairs must not have."""
     files = {}
     for name, split, pictured, counts in (
-        ("preferences", "train", "train", (800, 4000, 4500, 500, 700, 700)),
-        ("preferences_heldout", "heldout", "test", (400, 400, 320, 100, 100, 100)),
+        ("preferences", "train", "train", (800, 4000, 4500, 500, 700)),
+        ("preferences_heldout", "heldout", "test", (400, 400, 320, 100, 100)),
     ):
         chat = material.conversations[split]
         learned = files.get("preferences", [])  # empty while the training split is made
@@ -112,7 +112,6 @@ def preferences(material: Material, known: set[str], rng: np.random.Generator) -
         rows += preference_pairs.picture(material.asked[pictured], counts[2], rng)
         rows += preference_pairs.off_topic(material.asked[pictured], chat, counts[3], rng)
         rows += preference_pairs.unfinished(chat, counts[4], avoided, rng)
-        rows += preference_pairs.curt(chat, counts[5], avoided, rng)
         files[name] = shuffled(rows, rng)
     return files
 

@@ -21,9 +21,6 @@ answer, and PPO finds out.
 
 `unfinished` (constructed): the reply that was given against its own beginning, at most half of its words. Without such
 pairs the safest reply is the shortest, and PPO ends with two words.
-
-`curt` (constructed): the reply that was given, five words or more, against a clean line of three words at most that was
-said in some conversation. Without such pairs the reply that fits everywhere wins, and PPO ends with "Cool!".
 """
 
 import re
@@ -150,21 +147,6 @@ def unfinished(conversations: list[Conversation], count: int, known: set[str], r
     return rows
 
 
-def curt(conversations: list[Conversation], count: int, known: set[str], rng: np.random.Generator) -> list[dict]:
-    """`count` replies that were given, each against a clean line of three words at most said somewhere."""
-    given = replies(conversations, at_most=NEUTRAL, words=5, known=known)
-    lines = short_lines(conversations, words=3)
-    chosen = [given[i] for i in rng.permutation(len(given))[: count if lines else 0]]
-    said = [lines[i] for i in rng.integers(len(lines), size=len(chosen))]
-    return [row(alternating(a.prompt), a.text, line, "curt") for a, line in zip(chosen, said, strict=True)]
-
-
-def short_lines(conversations: list[Conversation], *, words: int) -> list[str]:
-    """All clean turns of at most so many words, each as often as it was said."""
-    turns = [turn for conversation in conversations for turn in conversation.turns]
-    return sorted(turn.text for turn in turns if turn.toxicity <= CLEAN and len(turn.text.split()) <= words)
-
-
 def toxicity(conversations: list[Conversation], count: int, known: set[str], rng: np.random.Generator) -> list[dict]:
     """`count` clean replies against toxic messages, up to 40 % of them to hostile contexts."""
     messages = [
@@ -219,8 +201,15 @@ def off_topic(
 ) -> list[dict]:
     """At most `count` right answers about pictures, each against a line of one word said elsewhere."""
     answers = {question.answer for question in asked}
-    lines = [line for line in short_lines(conversations, words=1) if line.casefold() not in answers]
-    chosen = [asked[i] for i in rng.permutation(len(asked))[: count if lines else 0]]
+    lines = sorted(
+        turn.text
+        for conversation in conversations
+        for turn in conversation.turns
+        if turn.toxicity <= CLEAN and len(turn.text.split()) == 1 and turn.text.casefold() not in answers
+    )
+    if not lines:
+        return []
+    chosen = [asked[i] for i in rng.permutation(len(asked))[:count]]
     said = [lines[i] for i in rng.integers(len(lines), size=len(chosen))]
     return [
         row([picture_turn(question.picture, question.question)], question.answer, line, "off-topic")

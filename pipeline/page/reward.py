@@ -13,7 +13,6 @@ ORIGINS = {
     "picture": "constructed: the right answer about a picture against a wrong one, mirrored",
     "off-topic": "constructed: the right answer about a picture against a word from elsewhere",
     "unfinished": "constructed: the reply that was given against its own beginning",
-    "curt": "constructed: the reply that was given against a few words from elsewhere",
 }
 
 

@@ -152,7 +152,7 @@ def test_no_measured_prompt_is_said_in_training(written):
         name: {
             talk.key(*texts(row["prompt"]))
             for row in rows[name]
-            if row["source"] in ("relevance", "toxicity", "unfinished", "curt")
+            if row["source"] in ("relevance", "toxicity", "unfinished")
         }
         for name in ("preferences", "preferences_heldout")
     }
@@ -242,19 +242,6 @@ def test_unfinished_pairs_prefer_a_reply_to_its_beginning(written, name, count):
     for row in found:
         whole, beginning = (row[side][0]["content"].split() for side in ("chosen", "rejected"))
         assert whole[: len(beginning)] == beginning and 1 <= len(beginning) <= len(whole) / 2
-
-
-@pytest.mark.parametrize(
-    ("name", "split", "count"), [("preferences", "train", 700), ("preferences_heldout", "heldout", 100)]
-)
-def test_curt_pairs_prefer_a_reply_to_a_few_words_said_elsewhere(written, name, split, count):
-    _, material, rows = written
-    found = [row for row in rows[name] if row["source"] == "curt"]
-    lines = [row["rejected"][0]["content"] for row in found]
-    said = {turn.text for conversation in material.conversations[split] for turn in conversation.turns}
-    assert len(found) == count and said.issuperset(lines) and max(len(line.split()) for line in lines) <= 3
-    assert min(len(row["chosen"][0]["content"].split()) for row in found) >= 5
-    assert len(set(lines)) > count / 4, "many different lines"
 
 
 def test_prompts_have_their_shares_and_pictures_their_answers(written):
