@@ -87,7 +87,8 @@ class ImageTokenizer:
             raise BadInput(f"{folder} holds a model of kind {kind!r:.40}, and an image tokenizer is needed here")
         try:
             listed: dict[str, Any] = description.get("model", {})
-            config = AutoencoderConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in listed.items()})
+            sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in listed.items()}
+            config = AutoencoderConfig(**sizes)
         except TypeError as error:
             raise BadInput(f"{folder}/config.json describes no image tokenizer: {error}") from error
         shape = split(nnx.eval_shape(lambda: build(config)))[1]
