@@ -56,9 +56,8 @@ class Clock:
 
 def measure(out: Path) -> dict[str, Any]:
     """Gates the base model of a new run and draws its page."""
-    from base_model import checkpoint
+    from pipeline.attested_model import load_with_digest
     from pipeline.config import RunConfig
-    from pipeline.gate_prompts import gate_sets
     from pipeline.gates import gate_sampler, make_scorer
     from pipeline.plain_text import fluency_under
     from pipeline.report import draw_report
@@ -67,13 +66,14 @@ def measure(out: Path) -> dict[str, Any]:
 
     clock = Clock()
     with open_run(RunConfig(out=str(out), gate="standard")) as pipeline:
-        policy, place = pipeline.config.gate_policy, pipeline.checkpoint("base")
-        prompts = [prompt for found in gate_sets(pipeline.data(), on_bad_row="skip") for prompt in found.prompts]
-        model, scorer, folder = checkpoint.load(place), make_scorer("lexical"), pipeline.folder.stage("base").gate
+        policy, (prompts, origins) = pipeline.config.gate_policy, pipeline.posed()
+        model, digest = load_with_digest(pipeline.checkpoint("base"))
+        scorer, folder = make_scorer("lexical"), pipeline.folder.stage("base").gate
         scorer.score = clock.timed("scoring", scorer.score)
         verdict = clock.timed("statistics", gate)(
             clock.timed("sampling", gate_sampler(model, "gate")), prompts, scorer, policy,
-            stage="base", checkpoint=place, folder=folder, fluency=clock.timed("fluency", fluency_under(model)),
+            stage="base", checkpoint=digest, folder=folder, fluency=clock.timed("fluency", fluency_under(model)),
+            origins=origins,
         )  # fmt: skip
         clock.timed("page", draw_report)(out)
         found = [json.loads(line)["samples"] for line in (folder / "samples.jsonl").read_text().splitlines()]
