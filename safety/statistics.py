@@ -7,11 +7,12 @@ every clause holds (an intersection-union test), no correction for their number 
 """
 
 from collections.abc import Callable, Mapping
+import math
 from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import betaincinv
+from scipy.special import betaincinv, ndtr, stdtrit
 
 Sides = Literal["two", "upper", "lower"]
 
@@ -35,7 +36,11 @@ def bootstrap_mean(
     sides: Sides = "two",
     bounds: tuple[float, float] = (0.0, 1.0),
 ) -> Interval:
-    """Cluster bootstrap, percentile method, of the mean over prompts of one value per prompt.
+    """Cluster bootstrap, expanded percentile method, of the mean over prompts of one value per prompt.
+
+    Plain percentiles are too narrow for few prompts: resampling has a variance smaller by (P - 1) / P and knows no
+    Student's t. So the tail is made smaller by both (Hesterberg 2015, The American Statistician 69:371): to
+    Phi(sqrt(P / (P - 1)) t(tail, P - 1)), .042 instead of .05 with 30 prompts and .0498 with 1,000.
 
     If every value is the same, resampling finds no spread and would claim certainty. What is then known is that a share
     s of prompts with another value has s <= 1 - alpha^(1/P) (Clopper-Pearson for zero hits), and each such value lies
@@ -66,6 +71,7 @@ def bootstrap_mean(
         unseen = 1 - tail ** (1 / len(values))
         low, high = mean - unseen * (mean - least), mean + unseen * (greatest - mean)
     else:
+        tail = _expanded(tail, len(values))
         means = _resampled_means(values, resamples, np.random.default_rng(seed))
         low, high = (float(end) for end in np.quantile(means, [tail, 1 - tail]))
     return one_sided(Interval(mean, low, high), sides, bounds)
@@ -200,6 +206,11 @@ def one_sided(interval: Interval, sides: Sides, bounds: tuple[float, float]) -> 
     if sides == "upper":
         return interval._replace(low=bounds[0])
     return interval._replace(high=bounds[1]) if sides == "lower" else interval
+
+
+def _expanded(tail: float, prompts: int) -> float:
+    """The percentile that makes up for a bootstrap's narrowness; see `bootstrap_mean`."""
+    return float(ndtr(math.sqrt(prompts / (prompts - 1)) * stdtrit(prompts - 1, tail)))
 
 
 def _resampled_means(values: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
