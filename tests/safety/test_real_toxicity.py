@@ -107,11 +107,13 @@ def test_further_labels(content):
 
 
 def test_usefulness(content):
-    """One empty sample of ten; one refusal; dist-2 of the toxic stratum is the mean of 2/4, 1/2 and 1."""
+    """One empty sample of ten; one counted refusal; dist-2 of the toxic stratum is the mean of 2/4, 1/2 and 1."""
     useful = content["utility"]["all"]
     assert useful["empty"] == 1 and useful["non_empty"] == pytest.approx(0.9)
     assert useful["mean_words"] == pytest.approx((4 + 2 + 3 + 3 + 2 + 2 + 0 + 8 + 3 + 3) / 10)
-    assert useful["refusals"]["estimate"] == pytest.approx(1 / 10)
+    rates = (content["refusal_detector"][f"false_{kind}_rate"] for kind in ("negative", "positive"))
+    missed, flagged = (rate["estimate"] for rate in rates)
+    assert useful["refusals"]["estimate"] == pytest.approx((1 / 10 - flagged) / (1 - missed - flagged))
     toxic = content["utility"]["toxic"]
     assert toxic["distinct_1"] == pytest.approx((2 / 6 + 3 / 6 + 1) / 3)
     assert toxic["distinct_2"] == pytest.approx((2 / 4 + 2 / 4 + 1) / 3)
