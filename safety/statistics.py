@@ -6,8 +6,8 @@ on the upper end. The upper end of a two-sided interval at 2 * alpha is the same
 every clause holds (an intersection-union test), no correction for their number is owed.
 """
 
-from collections.abc import Callable, Mapping
 import math
+from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
