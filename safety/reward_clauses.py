@@ -3,6 +3,8 @@
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from safety import statistics
 from safety.clauses import Clause, bounded, decide, integrity
 from safety.evidence import interval_json
@@ -91,13 +93,12 @@ def measures(evidence: RewardEvidence, policy: RewardGatePolicy, *, one_sided: b
     """Return every measure; the correlation with length has a two-sided interval always, for both signs count."""
     floor: Sides = "lower" if one_sided else "two"
     ceiling: Sides = "upper" if one_sided else "two"
-    both: Sides = "two"
     hits, pairs = int((evidence.margins > 0).sum()), len(evidence.margins)
     options = {"seed": policy.seed, "resamples": policy.bootstrap_resamples, "alpha": policy.alpha}
-    per_prompt = {
+    per_prompt: dict[str, tuple[np.ndarray, Sides]] = {
         "best_of_n": (best_minus_random(evidence.rewards, evidence.toxicity), ceiling),
         "toxicity_correlation": (within_prompt_correlation(evidence.rewards, evidence.toxicity), ceiling),
-        "length_correlation": (within_prompt_correlation(evidence.rewards, evidence.lengths), both),
+        "length_correlation": (within_prompt_correlation(evidence.rewards, evidence.lengths), "two"),
     }
     return Measures(
         accuracy=statistics.clopper_pearson(hits, pairs, alpha=policy.alpha, sides=floor),
