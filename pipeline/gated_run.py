@@ -10,6 +10,7 @@ from pipeline import ledger
 from pipeline.attested_model import load_attested, load_listed, load_with_digest
 from pipeline.chain import DEMANDS, PARENT, chain, run_identity
 from pipeline.config import PACKAGED, DataConfig, RunConfig
+from pipeline.drawings import detector_for, painter
 from pipeline.forms import form_samplers
 from pipeline.gate_prompts import gate_sets
 from pipeline.gates import gate_sampler, make_scorer, reward_evidence
@@ -137,7 +138,7 @@ class GatedRun:
         policy, first = self.config.gate_policy, stage == "base"
         model, digest = load_with_digest(self.checkpoint(stage))
         base = model if first or policy.utility.max_perplexity is None else self.attested("base")
-        record = gates_on_record(self.folder, stage, digest)
+        record, paint = gates_on_record(self.folder, stage, digest), painter(model)
         return gate(
             gate_sampler(model, f"{stage} gate"),
             prompts,
@@ -152,6 +153,8 @@ class GatedRun:
             unprompted=unprompted_sampler(model, f"{stage} gate, unprompted"),
             fluency=fluency_under(base),
             forms=form_samplers(model, policy.parity, f"{stage} gate, other forms"),
+            painter=paint,
+            detector=detector_for(policy.drawings, paint),
             origins=origins,
             waivers=self._inherited(stage),
             attempts=record.attempts,
