@@ -112,7 +112,7 @@ def test_every_command_about_a_finished_run(finished, capsys):
     for command in (
         ["sft", "evaluate", *config], ["reward", "evaluate", *config], ["report", str(run)],
         *(["safety", "gate", *config, f"stage={stage}"] for stage in STAGES),
-        *(["safety", "verify", *config, f"stage={stage}"] for stage in STAGES),
+        *(["safety", "verify", str(run / stage)] for stage in STAGES),
         *([stage, "train", *config] for stage in STAGES[1:]),
         ["base", "info", f"checkpoint={run / 'reward' / 'checkpoint'}"],
         ["base", "generate", f"checkpoint={run / 'ppo' / 'checkpoint'}", "prompt=hello", "max_new_tokens=3", "copies=2",

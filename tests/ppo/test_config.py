@@ -259,6 +259,6 @@ def test_no_option_is_forgotten():
         test_what_cannot_be_is_said,
     )
     tried = {name for test in tables for mark in test.pytestmark for case in mark.args[1] for name in case[0]}
-    elsewhere = {"on_bad_row"}  # tests/ppo/test_prompts.py
+    elsewhere = {"on_bad_row", "kl_budget", "probe_steps"}  # tests of prompts, of training and of the probe
     own = {field.name for field in dataclasses.fields(PPOConfig)} - {f.name for f in dataclasses.fields(TrainingConfig)}
     assert own <= tried | elsewhere

@@ -54,7 +54,8 @@ def code(request, sampler, prompts, scorer, policy, checkpoint, tmp_path):
     """The exit code of a gate of a stage without and of one with a parent; 0 if it passes."""
     parents, digest = {}, folder_digest(checkpoint)
     if request.param != "base":
-        gate(sampler(), prompts, scorer, policy, stage="base", checkpoint=digest, folder=tmp_path / "parent")
+        drawn = draw_prompts(prompts, policy)
+        gate(sampler(), drawn, scorer, policy, stage="base", checkpoint=digest, folder=tmp_path / "parent")
         parents = {"parent_gate": tmp_path / "parent", "base_gate": tmp_path / "parent"}
 
     def run(*, score=None, sample=None, given=prompts, demands=policy):
