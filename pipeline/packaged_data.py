@@ -1,4 +1,4 @@
-"""Training, evaluation and gate files out of packages from PyPI: real conversations, pictures with questions, emoji.
+"""Training, evaluation and gate files out of pip packages: real conversations, pictures with questions, emoji.
 
 One split by conversation (train, held-out, gate) holds for every file; pictures keep easy-vqa's own split.
 """

@@ -1,6 +1,6 @@
 """DSSE envelopes: bytes, what kind of bytes, and one ed25519 signature over both.
 
-The format is https://github.com/secure-systems-lab/dsse version 1; any tool for it can check what is written here.
+The format is DSSE version 1 (secure-systems-lab); any tool for it can check what is written here.
 More is refused than the format demands: a second signature, a field that it does not know, a field that stands twice,
 base64 that could be written in another way. So nothing in the file can be changed without being noticed.
 """

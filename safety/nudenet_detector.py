@@ -42,7 +42,7 @@ class NudenetDetector:
             raise BadInput(
                 f"the detector nudenet needs the package nudenet ({error}): pip install nudenet. Mind that {NOTICE}"
             ) from error
-        weights = Path(nudenet.__file__).with_name("320n.onnx")
+        weights = Path(str(nudenet.__file__)).with_name("320n.onnx")
         try:
             self._model = nudenet.NudeDetector()
             digest = file_digest(weights)
