@@ -20,7 +20,7 @@ import numpy as np
 from scipy.special import logit
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:1] = [str(ROOT), str(ROOT / "tests")]  # not this file's folder: it would stand for the package detoxify
 
 from benchmarks.parts import result  # noqa: E402
 
