@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -48,7 +49,8 @@ def run(tmp_path, monkeypatch):
     for module in (stages, gated_run):
         monkeypatch.setattr(module, "make_scorer", lambda name: Rude())
     monkeypatch.setattr(gated_run, "gate_sampler", sampler)
-    monkeypatch.setattr(attested_model.checkpoint, "load", lambda path, **options: None)
+    mute = SimpleNamespace(tokenizer=SimpleNamespace(image_codes=None))
+    monkeypatch.setattr(attested_model.checkpoint, "load", lambda path, **options: mute)
     rows = [{"id": f"own-{i}", "text": f"question {i}", "stratum": s, "source": "test"}
             for i, s in enumerate(("toxic", "non-toxic"))]  # fmt: skip
     (tmp_path / "gate.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
