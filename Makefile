@@ -2,7 +2,7 @@
 # make test         linters, types, import layers and tests
 PYTHON ?= python3
 VENV ?= .venv
-PYTEST_FLAGS ?= -n 2 --dist loadscope
+PYTEST_FLAGS ?= -n 2 --dist loadscope --no-loadscope-reorder
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check

@@ -1,17 +1,16 @@
 """One tiny model, its tokenizer and a writer of rows, shared by the tests of every package."""
 
 import json
-import os
 import random
 from dataclasses import replace
 from pathlib import Path
 
+import compile_once  # noqa: F401  (what it sets must stand before jax is imported)
 import drawings
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_world import compiled_once
 
 from base_model.chat import messages_to_segments
 from base_model.checkpoint import LanguageModel, build, split, structure_of
@@ -23,13 +22,16 @@ from base_model.tokenizer import Tokenizer
 from base_model.vision import VisionConfig
 from pipeline import environment
 
-# Tests compile much and compute little: unoptimised code halves their time.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
-
 WORDS = (
     "the cat sat on a mat and asked what colour or shape is in this picture red blue green circle square "
     "yes no hello how are you fine thanks tell me where he went today"
 ).split()
+
+
+def pytest_collection_modifyitems(items):
+    """Files with slow tests first: of two processes, neither is left alone with a long one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def corpus(sentences=300):
@@ -48,12 +50,11 @@ def config_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def in_process(tmp_path_factory):
-    """For tests that call the command line: this process keeps its environment, and compiled programs in a folder."""
-    folder = tmp_path_factory.getbasetemp() / "compiled"
-    with pytest.MonkeyPatch.context() as patch, compiled_once(folder):
+def in_process():
+    """For tests that call the command line: this process keeps its environment."""
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(environment, "prepare", lambda environ: None)
-        yield folder
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -20,13 +20,10 @@ class Nursery:
     """Starts commands, and kills them; use as a context manager."""
 
     def __init__(self, folder):
-        """Compiled programs and what the commands print go to the folder."""
+        """What the commands print goes to the folder."""
         self.log = folder / "log.txt"
-        environment = {
-            **os.environ, "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"), "JAX_PLATFORMS": "cpu",
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
-        }  # fmt: skip
+        path = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
+        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
         command = [sys.executable, "-W", "ignore", str(Path(__file__).absolute())]
         with (folder / "nursery.txt").open("w") as errors:
             self._process = subprocess.Popen(

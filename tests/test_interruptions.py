@@ -86,12 +86,9 @@ def only_line(errors):
 
 
 @pytest.fixture
-def program(in_process):
+def program():
     """Arguments of Popen for `theodolite` as a process of its own."""
-    environ = {
-        **os.environ, "JAX_COMPILATION_CACHE_DIR": str(in_process), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1", "MALLOC_ARENA_MAX": "1", "PYTHONPATH": str(ROOT),
-    }  # fmt: skip
+    environ = {**os.environ, "MALLOC_ARENA_MAX": "1", "PYTHONPATH": str(ROOT)}
     return {"env": environ, "text": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
 
 

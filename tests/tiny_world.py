@@ -1,13 +1,11 @@
-"""Rows and small models for the tests of trainers, and a way to compile each program once in a session."""
+"""Rows and small models for the tests of trainers."""
 
-import contextlib
 from dataclasses import replace
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.compilation_cache import compilation_cache
 
 from reward.model import initial_params
 from training.dataset import Row
@@ -65,26 +63,6 @@ def scalar(model, *, seed=0):
     rng = np.random.default_rng(seed)
     leaves = [x + jnp.asarray(0.02 * rng.normal(size=x.shape), jnp.float32) for x in leaves]
     return replace(model, kind="scalar", params=jax.tree.unflatten(tree, leaves))
-
-
-@contextlib.contextmanager
-def compiled_once(folder):
-    """Keeps compiled programs in a folder: a second trainer with the same options starts in a fraction of the time."""
-    options = {
-        "jax_compilation_cache_dir": str(folder),
-        "jax_persistent_cache_min_compile_time_secs": 0.1,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in options}
-    for name, value in options.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
 
 
 class Killed(Exception):

@@ -4,7 +4,7 @@ import drawings
 import jax
 import numpy as np
 import pytest
-from tiny_world import Killed, compiled_once, killed_at
+from tiny_world import Killed, killed_at
 
 import base_model.image_tokenizer_training
 from base_model.image_tokenizer import ImageTokenizer
@@ -26,7 +26,7 @@ def test_what_was_learned_is_given_back(image_tokenizer):
 def test_a_run_that_was_killed_goes_on_to_the_same_tokenizer(image_tokenizer, tmp_path, monkeypatch):
     config, pictures = replace(drawings.TRAINING, output_dir=str(tmp_path)), drawings.as_pictures()
     run = lambda: train(config, drawings.AUTOENCODER, pictures, pictures)  # noqa: E731
-    with compiled_once(tmp_path / "compiled"), monkeypatch.context() as patch:
+    with monkeypatch.context() as patch:
         order = base_model.image_tokenizer_training.batch_indices
         patch.setattr(base_model.image_tokenizer_training, "batch_indices", killed_at(40, order))
         with pytest.raises(Killed):

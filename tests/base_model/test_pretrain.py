@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_world import Killed, compiled_once, killed_at, one_layer
+from tiny_world import Killed, killed_at, one_layer
 
 from base_model import checkpoint, pretrain, vision_warmup
 from base_model.pretrain import HeldOutFigures, augment, pretraining_examples, train_tokenizer
@@ -64,13 +64,6 @@ def run(config, model, data, folder):
 
 def equal(one, other):
     return jax.tree.all(jax.tree.map(lambda x, y: bool((np.asarray(x) == np.asarray(y)).all()), one, other))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled(tmp_path_factory):
-    """Every program of this file is compiled once."""
-    with compiled_once(tmp_path_factory.mktemp("compiled")):
-        yield
 
 
 def test_from_rows_to_a_checkpoint_and_on_after_a_stop(data, tiny_model, tmp_path, few_answers, monkeypatch):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from tiny_world import Killed, compiled_once, killed_at, one_layer, prompt_rows, scalar
+from tiny_world import Killed, killed_at, one_layer, prompt_rows, scalar
 
 import ppo.worker
 from base_model.checkpoint import structure_of
@@ -25,12 +25,6 @@ OPTIONS = PPOConfig(
     lr_scheduler_type="constant", kl_coef=0.1, kl_target=0.5,
     kl_horizon=50.0, missing_eos_score=None,
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled(tmp_path_factory):
-    with compiled_once(tmp_path_factory.getbasetemp() / "compiled"):
-        yield
 
 
 @pytest.fixture(scope="module")

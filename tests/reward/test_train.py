@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_world import Killed, as_rows, compiled_once, killed_at, one_layer, turn
+from tiny_world import Killed, as_rows, killed_at, one_layer, turn
 
 import reward.train
 from base_model import checkpoint
@@ -45,12 +45,6 @@ def mirrored(count, *, seed=0):
 
 
 TEXT = [{"prompt": "hello", "chosen": "fine thanks", "rejected": "no", "source": "manners", "margin": 0.5}] * 2
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    with compiled_once(tmp_path_factory.getbasetemp() / "compiled"):
-        yield
 
 
 @pytest.fixture(scope="module")

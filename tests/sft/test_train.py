@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from tiny_world import Killed, as_rows, compiled_once, killed_at, one_layer, reply, talk_rows, turn
+from tiny_world import Killed, as_rows, killed_at, one_layer, reply, talk_rows, turn
 
 import sft.train
 from base_model import checkpoint
@@ -24,12 +24,6 @@ from training.packing import PackedStream
 from training.step import accumulate
 
 OPTIONS = {"max_length": 64, "per_device_train_batch_size": 2, "max_steps": 20, "save_steps": 7, "learning_rate": 2e-2}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    with compiled_once(tmp_path_factory.getbasetemp() / "compiled"):
-        yield
 
 
 @pytest.fixture(scope="module")
