@@ -29,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with pretrain.jsonl, pretrain_heldout.jsonl and images")
     given = parser.parse_args()
-    from pipeline.packaged_data import write_packaged_data
+    from pipeline.data.packaged import write_packaged_data
 
     if given.data is None:
         write_packaged_data(ROOT / "runs" / "base" / "data")
@@ -63,7 +63,7 @@ def drawing_figures(data: Path) -> dict[str, Any]:
     from base_model.presets import tiny
     from pipeline.commands.image_tokenizer import image_tokenizer
     from pipeline.config import shipped_model
-    from pipeline.omni_data import chosen_drawings
+    from pipeline.data.omni import chosen_drawings
     from sft.config import SFTConfig
     from sft.train import SFTTrainer
     from training.dataset import Row

@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with pretrain.jsonl and pretrain_heldout.jsonl")
     parser.add_argument("--questions", type=int, help="so many, drawn with seed 0, instead of the whole test split")
     given = parser.parse_args()
-    from pipeline.packaged_data import write_packaged_data
+    from pipeline.data.packaged import write_packaged_data
 
     if given.data is None:
         write_packaged_data(ROOT / "runs" / "base" / "data")
@@ -172,7 +172,7 @@ def pictures(model: Any, data: Path, count: int | None) -> dict[str, Any]:
     from base_model.interleave import Example, interleave
     from base_model.media import blanked
     from base_model.sampling import SamplingConfig
-    from pipeline.pictures import questions
+    from pipeline.data.pictures import questions
 
     asked = questions(data, "test")
     if count is not None:

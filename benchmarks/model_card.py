@@ -133,7 +133,7 @@ def hours(events: Path) -> float:
 def described_data(folder: Path) -> dict:
     """Rows by source, and how many of the messages are lexically toxic."""
     from base_model.chat import parts
-    from pipeline.conversations import toxicity_scores
+    from pipeline.data.conversations import toxicity_scores
     from training.dataset import read_rows
 
     rows = [row.values for row in read_rows(folder / "pretrain.jsonl")]

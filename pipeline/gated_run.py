@@ -10,12 +10,12 @@ from pipeline import ledger
 from pipeline.attested_model import load_attested, load_listed, load_with_digest
 from pipeline.chain import DEMANDS, PARENT, chain, run_identity
 from pipeline.config import PACKAGED, DataConfig, RunConfig
+from pipeline.data.packaged import write_packaged_data
 from pipeline.drawings import detector_for, painter
 from pipeline.forms import form_samplers
 from pipeline.gate_prompts import gate_sets
 from pipeline.gates import gate_sampler, make_scorer, reward_evidence
 from pipeline.keyring import Keyring
-from pipeline.packaged_data import write_packaged_data
 from pipeline.plain_text import fluency_under, unprompted_sampler
 from pipeline.quarantine import checkpoint_of, gates_on_record
 from pipeline.run_folder import RunFolder

@@ -17,7 +17,7 @@ import numpy as np
 
 from base_model import checkpoint
 from base_model.checkpoint import LanguageModel
-from pipeline.preference_pairs import Candidate, nearest_in_length
+from pipeline.data.preference_pairs import Candidate, nearest_in_length
 from reward.config import RewardConfig
 from reward.train import RewardTrainer
 from safety.scorer import ScorerIdentity

@@ -103,8 +103,8 @@ def packaged_paths(out, wanted: dict[str, tuple[str, str]]) -> dict:
     """
     from pathlib import Path
 
-    from pipeline.omni_data import write_omni_data
-    from pipeline.packaged_data import write_packaged_data
+    from pipeline.data.omni import write_omni_data
+    from pipeline.data.packaged import write_packaged_data
 
     files = [file for value, file in wanted.values() if value == PACKAGED]
     if any(file.startswith("omni") for file in files):

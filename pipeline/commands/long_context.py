@@ -95,7 +95,7 @@ def _texts(model, config: LongContext, length: int, out: Path) -> list:
     import numpy as np
 
     from base_model.chat import parts
-    from pipeline.packaged_data import write_packaged_data
+    from pipeline.data.packaged import write_packaged_data
     from pipeline.plain_text import beginning
     from training.dataset import read_rows
 

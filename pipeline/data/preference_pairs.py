@@ -30,8 +30,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.conversations import Conversation, alternating, context, key
-from pipeline.pictures import Question, picture_turn
+from pipeline.data.conversations import Conversation, alternating, context, key
+from pipeline.data.pictures import Question, picture_turn
 
 MAX_REPLY = 400  # characters
 MAX_CONTEXT = 600

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from pipeline.conversations import Conversation, alternating, context, key
-from pipeline.pictures import Question, balanced, picture_turn
+from pipeline.data.conversations import Conversation, alternating, context, key
+from pipeline.data.pictures import Question, balanced, picture_turn
 
 HOSTILE, ORDINARY = 0.5, 0.1  # lexical toxicity above, and below
 MAX_PROMPT = 500  # characters

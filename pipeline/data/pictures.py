@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.conversations import Message, fraction
+from pipeline.data.conversations import Message, fraction
 
 PHRASINGS = (
     ("What is this?", "{}"),

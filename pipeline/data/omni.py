@@ -1,6 +1,6 @@
 """Rows for a model that reads text, pictures, sounds and clips, and draws: packaged rows, and others made of them.
 
-Sounds are made by formula (`synthetic_sounds.py`), clips are sequences of packaged pictures, and drawings are packaged
+Sounds are made by formula (`sounds.py`), clips are sequences of packaged pictures, and drawings are packaged
 pictures that the assistant shows instead of the user.
 """
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import pictures
-from pipeline.conversations import Rows
-from pipeline.packaged_data import shuffled, write_packaged_data
-from pipeline.synthetic_sounds import beeps, speech, wav
+from pipeline.data import pictures
+from pipeline.data.conversations import Rows
+from pipeline.data.packaged import shuffled, write_packaged_data
+from pipeline.data.sounds import beeps, speech, wav
 
 SHAPES = {"circle", "rectangle", "triangle"}
 COLOURS = {"black", "blue", "brown", "gray", "green", "red", "teal", "yellow"}

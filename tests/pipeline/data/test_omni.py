@@ -6,10 +6,10 @@ import wave
 
 import numpy as np
 
-from pipeline import omni_data, pictures
-from pipeline.omni_data import clip_rows, described, drawing_rows, sound_rows, write_omni_data
-from pipeline.pictures import Emoji, Question
-from pipeline.synthetic_sounds import RATE, SYLLABLES, TONES, beeps, speech, wav
+from pipeline.data import omni, pictures
+from pipeline.data.omni import clip_rows, described, drawing_rows, sound_rows, write_omni_data
+from pipeline.data.pictures import Emoji, Question
+from pipeline.data.sounds import RATE, SYLLABLES, TONES, beeps, speech, wav
 
 
 def asked(picture, question, answer):
@@ -86,11 +86,11 @@ def test_files_are_the_same_every_time(tmp_path, monkeypatch):
         for name in ("pretrain", "pretrain_heldout"):
             (out / f"{name}.jsonl").write_text(json.dumps({"messages": [], "source": "chitchat"}) + "\n")
 
-    monkeypatch.setattr(omni_data, "write_packaged_data", packaged)
+    monkeypatch.setattr(omni, "write_packaged_data", packaged)
     monkeypatch.setattr(pictures, "questions", lambda out, split: QUESTIONS)
     monkeypatch.setattr(pictures, "emojis", lambda out: [Emoji(name="cat", picture="images/cat.png")])
     few = {"beeps": 2, "speech": 3, "clips": 4}
-    monkeypatch.setattr(omni_data, "COUNTS", {"train": few, "test": few})
+    monkeypatch.setattr(omni, "COUNTS", {"train": few, "test": few})
     for folder in ("one", "other"):
         (tmp_path / folder).mkdir()
         counts = write_omni_data(tmp_path / folder)

@@ -11,11 +11,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from pipeline import conversations as talk
-from pipeline import pictures, preference_pairs, prompts
-from pipeline.conversations import Conversation, Rows, Turn, alternating, conversation_rows, dialogue_rows, pieces
-from pipeline.data_manifest import described, finished, recipe, stored_pictures
-from pipeline.pictures import Emoji, Question, emoji_rows, question_rows
+from pipeline.data import conversations as talk
+from pipeline.data import pictures, preference_pairs, prompts
+from pipeline.data.conversations import Conversation, Rows, Turn, alternating, conversation_rows, dialogue_rows, pieces
+from pipeline.data.manifest import described, finished, recipe, stored_pictures
+from pipeline.data.pictures import Emoji, Question, emoji_rows, question_rows
 
 T = TypeVar("T")
 
