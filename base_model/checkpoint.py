@@ -25,6 +25,8 @@ from training.checkpoint import content_digest, restore_params, save_params
 from training.errors import BadInput
 
 FORMAT = 1
+# Of a number in the file of each kind of `save`.
+BITS = {"safetensors": 16, "int8": 8, "int4": 4}
 FIELDS = {"format", "kind", "model", "fingerprint", "statistics", "content_digest", "digest"}
 # The folder of a model that draws has that of its image tokenizer in it.
 IMAGE_TOKENIZER = "image_tokenizer"
@@ -112,7 +114,8 @@ def save(model: LanguageModel, folder: Path, *, weights: str = "orbax") -> None:
     Args:
         model: what to write.
         folder: must not exist yet.
-        weights: "orbax" in float32 (any mesh, every stage), or "safetensors" in bfloat16 (one small file to ship).
+        weights: "orbax" in float32 (any mesh, every stage), "safetensors" in bfloat16 (one small file to ship), or
+            "int8" and "int4" (smaller still, and rounded: base_model/quantized.py).
     """
     if folder.exists():
         raise BadInput(f"{folder} exists already; a checkpoint is never overwritten")
@@ -120,8 +123,8 @@ def save(model: LanguageModel, folder: Path, *, weights: str = "orbax") -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     params = model.params
-    if weights == "safetensors":
-        params = write_arrays(temporary / "model.safetensors", params)
+    if weights in BITS:
+        params = write_arrays(temporary / "model.safetensors", params, bits=BITS[weights])
     else:
         save_params(temporary / "params", params)
     description = {

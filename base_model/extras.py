@@ -1,4 +1,4 @@
-"""Packages that only some media need."""
+"""Packages that only some media and formats need."""
 
 import importlib
 from types import ModuleType
@@ -6,8 +6,13 @@ from types import ModuleType
 from training.errors import BadInput
 
 
-def extra(package: str) -> ModuleType:
-    """Imports a package of the extra `media`, when it is first wanted.
+def extra(package: str, what: str = "sounds and clips", *, name: str = "media") -> ModuleType:
+    """Imports a package of an extra when it is first wanted.
+
+    Args:
+        package: to import.
+        what: needs it.
+        name: of the extra.
 
     Raises:
         BadInput: when it is not installed.
@@ -15,4 +20,4 @@ def extra(package: str) -> ModuleType:
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        raise BadInput(f"sounds and clips need {package}, which is not installed: pip install -e '.[media]'") from error
+        raise BadInput(f"{what} need {package}, which is not installed: pip install -e '.[{name}]'") from error

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from base_model.config import read_config
+from base_model.quantized import dequantised, quantised
 from training.checkpoint import content_digest, write_json
 from training.digest import json_digest
 from training.errors import BadInput
@@ -66,11 +67,19 @@ def verified(params: Any, description: dict[str, Any], folder: Path) -> Any:
     return jax.tree.map(jnp.asarray, params)
 
 
-def write_arrays(path: Path, params: Any) -> Any:
-    """Writes a tree of arrays in bfloat16 to a safetensors file, and returns them so rounded."""
-    rounded = jax.tree.map(lambda x: np.asarray(x).astype(jnp.bfloat16), params)
-    save_file({_name(place): leaf for place, leaf in jax.tree_util.tree_leaves_with_path(rounded)}, path)
-    return rounded
+def write_arrays(path: Path, params: Any, *, bits: int = 16) -> Any:
+    """Writes a tree of arrays to a safetensors file, and returns them as they will be read.
+
+    Args:
+        path: the file.
+        params: the arrays.
+        bits: 16 for bfloat16; 4 or 8 as in base_model/quantized.py.
+    """
+    named = {_name(place): np.asarray(leaf) for place, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    stored = {name: x.astype(jnp.bfloat16) for name, x in named.items()} if bits == 16 else quantised(named, bits)
+    save_file(stored, path)
+    read = dequantised(stored)
+    return jax.tree_util.tree_map_with_path(lambda place, _: read[_name(place)], params)
 
 
 def read_arrays(path: Path, shape: Any) -> Any:
@@ -80,7 +89,7 @@ def read_arrays(path: Path, shape: Any) -> Any:
         BadInput: when the file is damaged, or an array is missing, of another shape, or one too many.
     """
     try:
-        arrays = load_file(path)
+        arrays = dequantised(load_file(path))
     except (SafetensorError, OSError, ValueError) as error:
         raise BadInput(f"{path} is damaged: {error}") from error
 

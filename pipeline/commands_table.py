@@ -133,6 +133,13 @@ COMMANDS = {
         help="fine-tune a base model that has passed its gate",
         example="sft train --config configs/quickstart.yaml out=runs/mine sft.learning_rate=1e-3",
     ),
+    "base quantize": Command(
+        target="pipeline.commands.quantize:quantize",
+        config="pipeline.commands.quantize:BaseQuantize",
+        help="write a checkpoint in 4 or 8 bits",
+        example="base quantize runs/quickstart/ppo/checkpoint out=runs/small/checkpoint weights=int4",
+        positional="checkpoint",
+    ),
     "sft evaluate": Command(
         target="pipeline.commands.stage:sft_evaluate",
         config="pipeline.commands.stage:Stage",

@@ -1,5 +1,7 @@
 import json
+import re
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 from gemma_vocabulary import GEMMA_4, vocabulary
 from safetensors.numpy import load_file
-from tiny_world import scalar
+from tiny_world import one_layer, scalar
 
 from base_model import checkpoint
 from pipeline import cli
@@ -63,6 +65,30 @@ def test_a_template_and_settings_are_read(in_process, published, tmp_path, capsy
 def test_a_name_that_is_no_folder_and_no_repository_is_refused(in_process, tmp_path, capsys):
     assert run("import", "no/such/folder", f"out={tmp_path / 'ours'}") == 2
     assert "no/such/folder" in capsys.readouterr().err
+
+
+def test_a_checkpoint_is_quantised_and_measured(in_process, tiny_model, write_rows, tmp_path, capsys):
+    checkpoint.save(one_layer(tiny_model), tmp_path / "model")
+    rows = write_rows([{"prompt": "hello", "completion": "fine thanks"}])
+    words = [tmp_path / "model", f"out={tmp_path / 'small'}"]
+    assert run("quantize", *words, "weights=int8", f"data={rows}") == 0
+    said = capsys.readouterr().out
+    before, after = map(float, re.search(r"([\d.]+) nats a learned token before, ([\d.]+) after", said).groups())
+    assert before != after and abs(before - after) < 0.05
+    assert run("info", f"checkpoint={tmp_path / 'small'}") == 0
+    assert run("quantize", *words) == 2
+
+
+def test_what_cannot_be_quantised(in_process, tiny_model, write_rows, tmp_path, capsys, monkeypatch):
+    checkpoint.save(scalar(tiny_model), tmp_path / "judge")
+    rows = write_rows([{"prompt": "hello", "completion": "fine thanks"}])
+    words = [tmp_path / "judge", f"out={tmp_path / 'small'}"]
+    assert run("quantize", *words, f"data={rows}") == 2
+    assert "leave it out" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "qwix", None)
+    assert run("quantize", *words) == 2
+    assert "quantised checkpoints need qwix, which is not installed: pip install" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["judge", "rows.jsonl"]
 
 
 def test_a_reward_model_is_exported_as_a_classifier(in_process, tiny_model, tmp_path, capsys):
