@@ -1,27 +1,31 @@
-"""The prompts of a run's gates: this project's own set and the run's, neither of which PPO may train on."""
+"""The prompts of a run's gates: this project's own set, the run's and the policy's, none of which PPO may train on."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.config import DataConfig
+from safety.policy import GatePolicy
 from safety.prompt_set import PromptSet, load_prompts
 from safety.prompts import GatePrompt, overlap
 from training.dataset import read_rows
 from training.errors import BadInput
 
 
-def gate_sets(data: DataConfig, *, on_bad_row: str) -> list[PromptSet]:
-    """Loads the sets.
+def gate_sets(data: DataConfig, policy: GatePolicy, *, on_bad_row: str) -> list[PromptSet]:
+    """Loads the sets that a policy draws its two strata from, whichever half of them it draws.
 
     Args:
         data: the run's files.
+        policy: its further sets are not returned, but PPO may not train on them either.
         on_bad_row: of PPO's prompts, which PPO itself will stop at or skip.
 
     Raises:
         BadInput: a set cannot be read, or PPO trains on some of its prompts.
     """
     sets = [load_prompts("own"), load_prompts(data.gate_prompts)]
-    require_disjoint([prompt for found in sets for prompt in found.prompts], data.ppo_prompts, on_bad_row=on_bad_row)
+    further = [load_prompts(demand.source, stratum=name) for name, demand in policy.sets.items()]
+    every = [prompt for found in (*sets, *further) for prompt in found.prompts]
+    require_disjoint(every, data.ppo_prompts, on_bad_row=on_bad_row)
     return sets
 
 

@@ -25,7 +25,7 @@ from safety.attestation import Attestation, Seal, read, require_outcome
 from safety.evidence import load_evaluation
 from safety.gate import draw_prompts, gate
 from safety.gate_folder import seeds_tried
-from safety.prompt_set import PromptSetIdentity
+from safety.prompt_set import PromptSet, PromptSetIdentity
 from safety.prompts import GatePrompt
 from safety.quarantine import inherited
 from safety.reward_evidence import RewardEvidence
@@ -112,9 +112,17 @@ class GatedRun:
         policy = self.config.reward_gate_policy if stage == "reward" else self.config.gate_policy
         return policy.digest
 
+    def gate_sets(self) -> list[PromptSet]:
+        """The sets that the gates' prompts are drawn from.
+
+        Raises:
+            BadInput: one cannot be read, or PPO trains on some of its prompts.
+        """
+        return gate_sets(self.data(), self.config.gate_policy, on_bad_row=self.config.ppo.on_bad_row)
+
     def posed(self) -> tuple[Sequence[GatePrompt], Sequence[PromptSetIdentity]]:
         """The prompts that the policy draws, and the sets that they are drawn from."""
-        sets = gate_sets(self.data(), on_bad_row=self.config.ppo.on_bad_row)
+        sets = self.gate_sets()
         drawn = draw_prompts([prompt for found in sets for prompt in found.prompts], self.config.gate_policy)
         return drawn, [found.identity for found in sets]
 

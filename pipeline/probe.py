@@ -26,13 +26,13 @@ def probe_prompts(prompts: Sequence[GatePrompt], policy: GatePolicy) -> tuple[Ga
 
     Args:
         prompts: the sets that the gate draws from.
-        policy: the gate's. Where it knows halves, the sealed one is left alone.
+        policy: the gate's. The sealed half is left alone even where its gate draws from both: a later one may not.
 
     Raises:
         BadInput: the gate leaves fewer than eight of a stratum.
     """
     profile = smoke()
-    half = half_of(prompts, "all" if policy.half == "all" else "open", policy.rotation)
+    half = half_of(prompts, "open", policy.rotation)
     taken = set(overlap(half, (prompt.text for prompt in draw_prompts(prompts, policy))))
     left = [prompt for prompt in half if prompt not in taken]
     drawn = []
@@ -40,8 +40,8 @@ def probe_prompts(prompts: Sequence[GatePrompt], policy: GatePolicy) -> tuple[Ga
         count = len({prompt.text for prompt in left if prompt.stratum == stratum})
         if count < _FEWEST:
             raise BadInput(
-                f"live toxicity needs {_FEWEST} {stratum} prompts that the gate does not use, and the profile"
-                f" {policy.profile} leaves {count}: give data.gate_prompts more, or set probe_steps=0"
+                f"live toxicity needs {_FEWEST} {stratum} prompts of the open half that the gate does not use, and the"
+                f" profile {policy.profile} leaves {count}: give data.gate_prompts more, or set probe_steps=0"
             )
         drawn += draw(left, stratum, min(count, profile.prompts_per_stratum or count), profile.seed)
     return tuple(drawn)

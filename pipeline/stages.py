@@ -14,7 +14,6 @@ from base_model import checkpoint
 from pipeline import ledger
 from pipeline.attested_model import load_attested
 from pipeline.chain import DEMANDS, PARENT, named_parents, require_record
-from pipeline.gate_prompts import gate_sets
 from pipeline.gated_run import GatedRun
 from pipeline.gates import make_scorer
 from pipeline.probe import Probe, probe_prompts, toxicity_probe
@@ -46,6 +45,8 @@ class Pipeline(GatedRun):
             Refused: when what it reads has no signed, passing verdict about exactly its bytes.
             BadInput: for bad options or data.
         """
+        if stage == "ppo":
+            self.gate_sets()  # refuses gate prompts before PPO has trained on them, not only when its gate measures
         parents, folder = self.parents(stage), self.folder.stage(stage)
         if self.checkpoint(stage).exists():
             self._require_same_parents(stage, parents)
@@ -88,8 +89,8 @@ class Pipeline(GatedRun):
         """Toxicity while a stage trains, if its options ask for it; no gate looks at it."""
         if not (self.config.sft if stage == "sft" else self.config.ppo).probe_steps:
             return None
-        sets = gate_sets(self.data(), on_bad_row=self.config.ppo.on_bad_row)
-        prompts = probe_prompts([prompt for found in sets for prompt in found.prompts], self.config.gate_policy)
+        prompts = [prompt for found in self.gate_sets() for prompt in found.prompts]
+        prompts = probe_prompts(prompts, self.config.gate_policy)
         scorer, policy = make_scorer(self.config.scorer), self.config.gate_policy
         return toxicity_probe(prompts, scorer, policy, f"{stage} live toxicity")
 

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 
 from safety.evaluation import Evaluation, measure, measure_difference
 from safety.policy import GatePolicy, Limits
-from safety.prompts import STRATA, prompts_digest
+from safety.prompts import STRATA, half_of, prompts_digest
 from training.errors import GateInconclusive
 
 Outcome = Literal["pass", "fail", "inconclusive", "not applicable"]
@@ -107,6 +107,11 @@ def integrity(evaluation: Evaluation, policy: GatePolicy) -> list[Clause]:
     ):
         wanted = "as pinned" if pinned == actual else "not pinned" if pinned is None else f"but {pinned} is pinned"
         clauses.append(check(name, pinned in (None, actual), f"{name} {actual}, {wanted}"))
+    if policy.half != "all":
+        posed = [prompt for prompt in evaluation.prompts if prompt.stratum in STRATA]
+        others = len(posed) - len(half_of(posed, policy.half, policy.rotation))
+        half = f"the {policy.half} half of rotation {policy.rotation}"
+        clauses.append(check("half", not others, f"{len(posed)} prompts, {others or 'none'} of them outside {half}"))
     counts = {stratum: len(evaluation.rows(stratum)) for stratum in STRATA}
     wanted_count = policy.prompts_per_stratum
     exact = all(count > 0 and wanted_count in (None, count) for count in counts.values())

@@ -13,10 +13,12 @@ from pipeline.run_folder import STAGES, RunFolder, StageFolder
 from safety.attestation import read as read_attestation
 from safety.gate_folder import load as load_verdict
 from safety.gate_folder import verdict_digest
+from safety.prompts import STRATA
 from safety.verdict import Verdict
 from training.digest import file_digest
 from training.errors import BadInput, Refused
 
+SEALED = "(a prompt of the sealed half; samples.jsonl has its text)"
 TITLES = {"base": "Base model", "sft": "SFT", "reward": "Reward model", "ppo": "PPO"}
 
 
@@ -31,7 +33,7 @@ class StageRecord:
         signed_by: name of the key whose signature holds, whoever's it is; a page trusts no key.
         unsigned: why there is none.
         gate: report.json of its gate.
-        samples: rows of samples.jsonl.
+        samples: rows of samples.jsonl, without the text of prompts of a sealed half: who reads a page may train by it.
         evaluation: evaluation.json.
         metrics: rows of metrics.jsonl.
         has_checkpoint: whether there is a checkpoint folder.
@@ -108,6 +110,8 @@ def read_run(path: Path) -> RunRecord:
             if verdict is not None and digest not in (None, verdict.evidence.get(file.name)):
                 notes.append(f"{file.relative_to(folder.path)} is not the file that the verdict beside it attests.")
         signed_by, unsigned = _signature(stage, name)
+        gate = attempt(stage.gate_report, _json, wanted=dict, default=None)
+        samples = attempt(stage.samples, _json_lines, wanted=list, default=[])
         stages.append(
             StageRecord(
                 name=name,
@@ -115,8 +119,8 @@ def read_run(path: Path) -> RunRecord:
                 unsigned=unsigned,
                 verdict=verdict,
                 verdict_digest=attempt(stage.verdict, verdict_digest, wanted=str, default=None),
-                gate=attempt(stage.gate_report, _json, wanted=dict, default=None),
-                samples=attempt(stage.samples, _json_lines, wanted=list, default=[]),
+                gate=gate,
+                samples=_without_sealed(samples, gate),
                 evaluation=attempt(stage.evaluation, _json, wanted=dict, default=None),
                 metrics=attempt(stage.metrics, _json_lines, wanted=list, default=[]),
                 has_checkpoint=stage.checkpoint.is_dir(),
@@ -169,6 +173,13 @@ def _signature(stage: StageFolder, name: str) -> tuple[str | None, str]:
         return read_attestation(stage.gate, name, trusted=None).key, ""
     except Refused as refused:
         return None, str(refused)
+
+
+def _without_sealed(samples: list[dict], gate: dict | None) -> list[dict]:
+    policy = (gate or {}).get("policy")
+    if not isinstance(policy, dict) or policy.get("half") != "sealed":
+        return samples
+    return [row | {"text": SEALED} if row.get("stratum") in STRATA else row for row in samples]
 
 
 def _json(path: Path) -> Any:

@@ -42,14 +42,16 @@ def test_no_prompt_of_the_gate_is_among_them(half):
     gated = {prompt.text.strip().lower() for prompt in draw_prompts([*prompts, *copies], policy)}
     assert [sum(p.stratum == stratum for p in drawn) for stratum in ("toxic", "non-toxic")] == [32, 32]
     assert not gated & {prompt.text.strip().lower() for prompt in drawn}
-    if half != "all":
-        assert not {p.id for p in half_of([*prompts, *copies], "sealed", 0)} & {p.id for p in drawn}
+    assert not {p.id for p in half_of([*prompts, *copies], "sealed", 0)} & {p.id for p in drawn}
 
 
 def test_as_many_as_the_gate_leaves():
-    assert len(probe.probe_prompts(some(50), replace(smoke(), prompts_per_stratum=40))) == 20
-    with pytest.raises(BadInput, match=r"needs 8 toxic prompts that the gate does not use, and the profile smoke leav"):
-        probe.probe_prompts(some(47), replace(smoke(), prompts_per_stratum=40))
+    opened = half_of(some(100), "open", 0)
+    policy = replace(smoke(), prompts_per_stratum=24, half="open")
+    left = len(opened) - 48
+    assert len(probe.probe_prompts(some(100), policy)) == left < 64
+    with pytest.raises(BadInput, match="needs 8 toxic prompts of the open half that the gate does not use, and the pr"):
+        probe.probe_prompts(some(50), replace(smoke(), prompts_per_stratum=40))
     with pytest.raises(BadInput, match="leaves 0: give data.gate_prompts more, or set probe_steps=0"):
         probe.probe_prompts(some(50), replace(smoke(), prompts_per_stratum=None))
 

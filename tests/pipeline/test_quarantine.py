@@ -167,12 +167,18 @@ def test_too_few_prompts_for_a_margin(command, run, tmp_path):
 
 
 def test_gate_prompts_that_ppo_trains_on_are_refused(command, run, tmp_path):
+    """Before it trains and at every gate; of further sets and of the half that is not drawn, too."""
     shutil.rmtree(run / "base" / "gate")
-    path = tmp_path / "ppo.jsonl"
+    words = [("safety", "gate", "stage=base"), ("ppo", "train")]
+    (tmp_path / "red.txt").write_text("Hello\n")
+    red = policy(tmp_path, sets={"red": {"source": str(tmp_path / "red.txt"), "max_refusals": 0.9}})
     turn = {"role": "user", "content": [{"type": "text", "text": "QUESTION  0"}]}
+    path = tmp_path / "more.jsonl"
     path.write_text(json.dumps({"prompt": [turn], "source": "x"}) + "\n")
-    code, line = command("safety", "gate", "stage=base", f"data.ppo_prompts={path}")
-    assert code == 2 and "1 gate prompts are among the prompts that PPO trains on" in line and "own-0" in line
-    assert not (run / "base" / "gate").exists()
-
-
+    options = {(red,): "'Hello' (red/1)", (f"data.ppo_prompts={path}",): "own-0"}
+    options |= {(policy(tmp_path, half=half), f"data.ppo_prompts={path}"): "own-0" for half in ("open", "sealed")}
+    for option, named in options.items():
+        for asked in words:
+            code, line = command(*asked, *option)
+            assert code == 2 and "1 gate prompts are among the prompts that PPO trains on" in line and named in line
+    assert not (run / "base" / "gate").exists() and not (run / "ppo").exists()

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.marks import number, ticks
 from pipeline.page.movement import movements
-from pipeline.page.record import read_run, visible
+from pipeline.page.record import SEALED, read_run, visible
 from pipeline.page.replies import replies
 from pipeline.page.samples import gallery
 from pipeline.plots import Group, Row, Series, curves, forest, histogram, reliability
@@ -107,6 +107,19 @@ def test_the_data_of_replies_are_inert(page, finished):
     assert (prompt, stage, place, words) == (0, 0, 1, visible(row["samples"][0]))
     assert content["labels"] == ["toxicity", "insult", "obscene", "threat"]
     assert scores == [round(row["scores"][label][0], 3) for label in content["labels"]]
+
+
+def test_prompts_of_a_sealed_half_stay_off_the_page(run):
+    """Their replies do not; prompts of further sets are not sealed; a gate of both halves shows its prompts."""
+    report, samples = (run / "sft" / "gate" / name for name in ("report.json", "samples.jsonl"))
+    content, rows = json.loads(report.read_text()), [json.loads(line) for line in samples.read_text().splitlines()]
+    rows[0]["stratum"] = "red"
+    samples.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report.write_text(json.dumps(content | {"policy": content["policy"] | {"half": "sealed"}}))
+    base, sft, _, ppo = read_run(run).stages
+    assert [row["text"] for row in sft.samples] == [rows[0]["text"], *[SEALED] * 89]
+    assert [row["samples"] for row in sft.samples] == [row["samples"] for row in rows]
+    assert not any(row["text"] == SEALED for stage in (base, ppo) for row in stage.samples)
 
 
 def test_of_very_many_replies_the_worst_and_an_even_choice(finished):

@@ -9,6 +9,7 @@ from safety import clauses as rules
 from safety.clauses import Clause, combine, decide
 from safety.evaluation import evaluate, measure, measure_difference
 from safety.policy import Limits
+from safety.prompts import half_of
 from training.errors import GateInconclusive
 
 
@@ -108,6 +109,24 @@ def test_integrity(sampler, scorer, prompts, policy):
     assert broken(only_toxic, replace(policy, prompts_per_stratum=None)) == {"integrity/count"}
     blind = replace(evaluation, canaries=(np.array([0.9, 0.4]), np.array([0.1])))
     assert broken(blind, policy) == {"integrity/canaries"}
+
+
+def test_a_half_is_on_record(sampler, scorer, prompts, policy):
+    """Every prompt of the two strata is of the half that the policy names, and the verdict says of which."""
+    policy = replace(policy, half="sealed", rotation=2, prompts_per_stratum=None)
+    sealed = half_of(prompts, "sealed", 2)
+    further = replace(prompts[0], stratum="red")
+
+    def half(given, policy):
+        clauses = rules.integrity(evaluate(sampler(), given, scorer, policy), policy)
+        return next((c.outcome, c.reason) for c in clauses if c.name == "integrity/half")
+
+    words = f"{len(sealed)} prompts, none of them outside the sealed half of rotation 2"
+    assert half((*sealed, further), policy) == ("pass", words)
+    outcome, reason = half(prompts, policy)
+    assert outcome == "inconclusive" and f"{200 - len(sealed)} of them outside" in reason
+    for other in (replace(policy, rotation=1), replace(policy, half="open")):
+        assert half(sealed, other)[0] == "inconclusive"
 
 
 def test_categories(sampler, scorer, prompts, policy):
