@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs/errors.md").read_text(encoding="utf-8")
 LINES = re.findall(r"^\| (.+) \| (.+) \| (\d+) \| `([\w/]+\.py)::(\w+)` \|$", PAGE, re.MULTILINE)
+ATTACKS = re.findall(r"`([\w/]+\.py)::(\w+)`", (ROOT / "docs/attestation.md").read_text(encoding="utf-8"))
 SOURCES = [
     path.read_text(encoding="utf-8")
     for name in ("training", "base_model", "sft", "reward", "safety", "ppo", "pipeline")
@@ -21,7 +22,7 @@ def test_every_row_of_the_tables_is_understood() -> None:
     assert len(LINES) == len(rows) > 30
 
 
-@pytest.mark.parametrize(("file", "name"), sorted({(file, name) for _, _, _, file, name in LINES}))
+@pytest.mark.parametrize(("file", "name"), sorted({*ATTACKS, *((file, name) for _, _, _, file, name in LINES)}))
 def test_every_test_exists(file: str, name: str) -> None:
     tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
     assert name in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}

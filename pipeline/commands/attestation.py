@@ -71,7 +71,7 @@ def verify(config: Verify) -> None:
     elif config.rerun:
         raise BadInput(f"{config.out} lies in no run: a gate is run again in its run's folder, or in a copy of that")
     else:
-        _verify_copy(keyring, path)
+        _verify_copy(config, keyring, path)
 
 
 def _verify_run(config: Verify, keyring: "Keyring", path: Path) -> None:
@@ -107,8 +107,8 @@ def _verify_run(config: Verify, keyring: "Keyring", path: Path) -> None:
     print(f"The chain of verdicts holds from {' and '.join(asked)} back to the base model.")
 
 
-def _verify_copy(keyring: "Keyring", path: Path) -> None:
-    """Checks a stage's folder, with gate and checkpoint in it, away from its run."""
+def _verify_copy(config: Verify, keyring: "Keyring", path: Path) -> None:
+    """Checks a stage's folder, with gate and checkpoint in it, away from its run and from the policies of that."""
     from safety.attestation import require_passing
     from safety.gate_folder import load
 
@@ -118,6 +118,14 @@ def _verify_copy(keyring: "Keyring", path: Path) -> None:
     except BadInput as error:
         raise Refused(f"{folder} is neither a run nor a gated stage: {error}") from error
     found = require_passing(folder / "gate", folder / "checkpoint", stage, trusted=keyring.trusted())
+    option = "reward_gate" if stage == "reward" else "gate"
+    wanted = config.reward_gate_policy if stage == "reward" else config.gate_policy
+    if found.verdict.policy != wanted.digest:
+        raise Refused(
+            f"the verdict on {stage} was judged by the policy {found.verdict.policy} (its profile: "
+            f"{found.verdict.profile}), and {option}={getattr(config, option)} is {wanted.digest}; give "
+            f"{option}=FILE.yaml, the policy that you demand"
+        )
     for line in _in_words(found, True):
         print(line)
     print("The verdict holds. The run it is from is not here, so the verdicts it is built on were not looked at.")

@@ -136,10 +136,14 @@ def test_the_chain_in_words(run, world, say, tmp_path):
     code, out, _ = say("safety", "verify", run, "--key", public_beside(own_key()))
     assert code == 0 and "holds from base and sft back to the base model" in out
     alone = shutil.copytree(run / "sft", tmp_path / "alone")
-    code, out, _ = say("safety", "verify", alone, "--key", name)
+    gate = f"gate={world / 'gate.yaml'}"
+    code, out, _ = say("safety", "verify", alone, "--key", name, gate)
     assert code == 0 and digest in out and "is not here, so the verdicts it is built on were not looked at" in out
+    # Away from the run nothing else says by which policy it should have been judged.
+    code, _, line = say("safety", "verify", alone)
+    assert code == 5 and "(its profile: tiny), and gate=standard is sha256:" in line
     _flip(alone / "checkpoint")
-    assert say("safety", "verify", alone)[0] == 5
+    assert say("safety", "verify", alone, gate)[0] == 5
     assert say("safety", "verify", tmp_path)[0] == 5
 
 
@@ -196,13 +200,15 @@ def test_swapped_while_its_gate_measures(run, say, refused, monkeypatch, world):
     """The verdict is about the bytes that the sampled model was read from, whatever lies there by the end."""
     shutil.rmtree(run / "sft" / "gate")
     place, measured = run / "sft" / "checkpoint", folder_digest(run / "sft" / "checkpoint")
+    real = checkpoint.load
 
-    def swapping(model, label):
+    def swapping(folder, **options):
+        model = real(folder, **options)
         shutil.rmtree(place)
         shutil.copytree(world / "base", place)
-        return sampler(model, label)
+        return model
 
-    monkeypatch.setattr(gated_run, "gate_sampler", swapping)
+    monkeypatch.setattr(attested_model.checkpoint, "load", swapping)
     assert say("safety", "gate", f"out={run}", "stage=sft")[0] == 0
     assert load(run / "sft" / "gate").checkpoint == measured
     assert "it was changed" in refused(run)

@@ -221,6 +221,15 @@ def _signature(values):
     return values["signatures"][0]
 
 
+def _respelt(text):
+    """The same bytes in other base64: the bits of the last letter before the padding that mean nothing are set."""
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    assert text.endswith("==")
+    changed = text[:-3] + letters[letters.index(text[-3]) + 1] + "=="
+    assert base64.b64decode(changed) == base64.b64decode(text) and changed != text
+    return changed
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -241,6 +250,7 @@ def _signature(values):
         (lambda v: _of(v | {"signatures": [_signature(v) | {"sig": "!"}]}), "base64"),
         (lambda v: _of(v | {"signatures": [_signature(v) | {"sig": ""}]}), "not over these bytes"),
         (lambda v: _of(v | {"payload": v["payload"] + "\n"}), "base64"),
+        (lambda v: _of(v | {"signatures": [_signature(v) | {"sig": _respelt(_signature(v)["sig"])}]}), "its one form"),
         (lambda v: _of(v | {"payload": None}), "base64"),
     ],
 )
@@ -260,16 +270,22 @@ def test_two_envelopes(gate, verdict, refused, tmp_path):
     save(verdict, gate, {}, seal=SEAL)
     assert (gate / "verdict-1.dsse.json").read_bytes() == first[0]
     assert read(gate, "sft", trusted=TRUSTED).verdict.attempt == 2
+    (gate / "my-verdict-1.dsse.json").write_bytes(first[0])
+    assert "has two envelopes" in refused()
+    (gate / "my-verdict-1.dsse.json").unlink()
     # Put back in the place of the second it is one too many: the folder still has its kept copy.
     (gate / ENVELOPE).write_bytes(first[0])
     assert "has two envelopes" in refused()
 
 
-def test_an_envelope_that_is_a_link(gate, refused, tmp_path):
-    """It could be exchanged behind the folder's back."""
+def test_an_envelope_that_is_no_file_of_its_own(gate, refused, tmp_path):
+    """A link, whose end could be exchanged behind the folder's back; a pipe, which may say each time something else."""
     (gate / ENVELOPE).rename(tmp_path / "elsewhere")
     (gate / ENVELOPE).symlink_to(tmp_path / "elsewhere")
     assert "cannot be read as a file of its own" in refused()
+    (gate / ENVELOPE).unlink()
+    os.mkfifo(gate / ENVELOPE)
+    assert "is not a regular file" in refused()
 
 
 @pytest.mark.parametrize(
@@ -283,6 +299,8 @@ def test_an_envelope_that_is_a_link(gate, refused, tmp_path):
         lambda s: s | {"extra": 1},
         lambda s: s | {"predicate": s["predicate"] | {"run": "mine"}},
         lambda s: s | {"predicate": s["predicate"] | {"versions": []}},
+        lambda s: s | {"predicate": s["predicate"] | {"metrics": []}},
+        lambda s: s | {"predicate": s["predicate"] | {"run": RUN + "\n"}},
         lambda s: s | {"predicate": s["predicate"] | {"verdict": {}}},
         lambda s: s | {"predicate": s["predicate"] | {"metrics": {"a": float("nan")}}},
         lambda s: s | {"predicate": []},

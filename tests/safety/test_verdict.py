@@ -123,6 +123,17 @@ def _without(values, key):
         lambda v: v | {"schema_version": 2},
         lambda v: v | {"stage": ""},
         lambda v: v | {"evidence": {"report.json": "md5"}},
+        lambda v: v | {"attempt": True},
+        lambda v: v | {"checkpoint": v["checkpoint"] + "\n"},
+        lambda v: v | {"parent_verdict": "sha256:123"},
+        lambda v: v | {"profile": 3},
+        lambda v: v | {"reasons": [3]},
+        lambda v: v | {"seeds": [0]},
+        lambda v: v | {"waivers": [["sft", "x", "fail", "y", "because"]]},
+        lambda v: v | {"clauses": [v["clauses"][0] | {"name": 3}]},
+        lambda v: v | {"clauses": [*v["clauses"], {"name": "x", "outcome": "perhaps", "reason": ""}]},
+        lambda v: v | {"clauses": [v["clauses"][0] | {"measured": "0.1"}]},
+        lambda v: v | {"clauses": [v["clauses"][0] | {"bound": True}]},
         lambda v: [v],
     ],
 )
@@ -146,5 +157,7 @@ def test_unreadable_verdicts_are_refused(tmp_path, content):
 
 def test_an_outcome_must_follow_from_its_clauses(verdict):
     """No verdict can be made that claims more than its clauses do."""
+    with pytest.raises(ValueError, match="JSON"):
+        replace(verdict, clauses=(Clause("a/b", "pass", "", float("nan")),)).to_json()
     with pytest.raises(BadInput, match="does not follow"):
         replace(verdict, clauses=(Clause("a/b", "inconclusive", ""),))

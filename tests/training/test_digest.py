@@ -1,5 +1,7 @@
 """Folder digests: stable, sensitive to every byte and name, and strict about links."""
 
+import hashlib
+import json
 import os
 
 import pytest
@@ -22,6 +24,8 @@ def test_golden():
     """SHA-256 of "abc" is in the standard."""
     assert bytes_digest(b"abc") == "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert json_digest({"b": 1, "a": 2}) == json_digest({"a": 2, "b": 1})
+    with pytest.raises(ValueError, match="JSON"):
+        json_digest({"a": float("nan")})
 
 
 def test_manifest_is_sorted_and_complete(folder):
@@ -32,6 +36,29 @@ def test_manifest_is_sorted_and_complete(folder):
         ("config.json", 2),
         ("params/a.bin", 2),
     ]
+
+
+def test_a_folder_digest_by_hand(folder):
+    """Path, size and SHA-256 of each file, sorted, as JSON without spaces: what others can compute."""
+    rows = [["config.json", 2, hashlib.sha256(b"{}").hexdigest()],
+            ["params/a.bin", 2, hashlib.sha256(b"\x00\x01").hexdigest()]]  # fmt: skip
+    text = json.dumps(rows, separators=(",", ":"))
+    assert folder_digest(folder) == "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_a_file_exchanged_for_a_link_while_it_is_looked_at(folder, tmp_path, monkeypatch):
+    """Between the look at what it is and its opening: the link is not followed."""
+    real, place = os.open, folder / "params" / "a.bin"
+
+    def exchanging(path, flags, *rest):
+        if path == place:
+            place.rename(tmp_path / "aside")
+            place.symlink_to(tmp_path / "aside")
+        return real(path, flags, *rest)
+
+    monkeypatch.setattr(os, "open", exchanging)
+    with pytest.raises(BadInput, match="cannot read"):
+        folder_digest(folder)
 
 
 def test_digest_is_that_of_the_content_not_of_the_place(folder, tmp_path):
