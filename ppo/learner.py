@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from ppo.config import PPOConfig
 from ppo.rollout import Models, Rollout
 from ppo.update import ppo_loss
+from training.lora import Frozen
 from training.sharding import shard_batch
 from training.step import TrainState, update
 
@@ -30,6 +31,7 @@ class Learner:
         *,
         minibatch: int,
         config: PPOConfig,
+        frozen: Frozen | None = None,
     ):
         """Prepares the step, which is compiled when it is first taken.
 
@@ -39,8 +41,9 @@ class Learner:
             mesh: where minibatches go.
             minibatch: episodes of one optimizer step, over all devices.
             config: options.
+            frozen: what is adapted, if adapters are trained (training/lora.py).
         """
-        self._mesh, self._minibatch, self._config = mesh, minibatch, config
+        self._mesh, self._minibatch, self._config, self._frozen = mesh, minibatch, config, frozen
         loss = partial(ppo_loss, models, config=config)
         self._step = jax.jit(
             partial(update, loss=loss, optimizer=optimizer, micro_batches=config.gradient_accumulation_steps),
@@ -58,7 +61,7 @@ class Learner:
             order = np.random.default_rng((config.seed, index, epoch)).permutation(len(rollout.mask))
             for rows in order.reshape(config.num_mini_batches, self._minibatch):
                 part = jax.tree.map(lambda x: x[rows], rollout)  # noqa: B023
-                state, report = self._step(state, shard_batch(part, self._mesh))
+                state, report = self._step(state, shard_batch(part, self._mesh), self._frozen)
                 updates.append(report)
             if config.target_kl and float(updates[-1]["approx_kl_k3"]) > config.target_kl:
                 break

@@ -27,6 +27,7 @@ from training.checkpoint import content_digest, latest_step
 from training.dataset import Row, read_rows
 from training.errors import BadInput
 from training.loop import fit, probe_of
+from training.lora import adapt, merged
 from training.metrics import read_metrics
 from training.minimise import batch_size_of, identity_of, initial_state, mesh_of
 from training.optimizer import make_optimizer, make_schedule
@@ -103,27 +104,35 @@ class PPOTrainer:
                            "else the KL coefficient could turn negative in one step; raise it")
         total = args.max_steps if args.max_steps > 0 else max(1, args.total_episodes // episodes)
         optimizer = make_optimizer(args, make_schedule(args, total * args.num_ppo_epochs * args.num_mini_batches))
-        axes = scalar_logical_axes(self.reward_model)
-        place = partial(jax.tree.map, jax.device_put)
+        start = {"policy": self.model.params, "critic": self.reward_model.params}
+        critic_axes = scalar_logical_axes(self.reward_model)
+        axes = {"policy": critic_axes["trunk"], "critic": critic_axes}
+        trained, trained_axes, frozen = adapt(start, axes, args, mesh)
+        whole = partial(merged, frozen)
+        # What adapters adapt are the reference and the reward model, which are in memory but once.
+        still = frozen.params if frozen else jax.tree.map(jax.device_put, start, parameter_shardings(mesh, axes))
         worker = RolloutWorker(
             models=self._models,
-            reference=place(self.model.params, parameter_shardings(mesh, axes["trunk"])),
-            reward_model=place(self.reward_model.params, parameter_shardings(mesh, axes)),
+            reference=still["policy"],
+            reward_model=still["critic"],
             prompts=self._prompts,
             episodes=episodes,
             mesh=mesh,
             config=args,
         )
-        learner = Learner(self._models, optimizer, mesh, minibatch=minibatch, config=args)
+        learner = Learner(self._models, optimizer, mesh, minibatch=minibatch, config=args, frozen=frozen)
 
         def rollout_and_update(state: TrainState, index: int) -> tuple[TrainState, Mapping[str, Any]]:
-            rollout, metrics = worker.rollout(state.params, state.extra, index)
+            rollout, metrics = worker.rollout(whole(state.params), state.extra, index)
             state, updates = learner.learn(state, rollout, index)
             controller = update_kl_controller(
                 state.extra["kl_controller"], metrics["kl"], episodes=episodes, target=args.kl_target or 1.0,
                 horizon=args.kl_horizon if args.kl_target else None,
             )  # fmt: skip
             return state._replace(extra={**state.extra, "kl_controller": controller}), {**metrics, **updates}
+
+        def policy(state: TrainState) -> LanguageModel:
+            return self.model.with_params(whole(state.params)["policy"])
 
         measured = args.normalize_scores and latest_step(folder / "state") is None  # else they come with the state
         unit = ScoreStatistics(jnp.float32(0), jnp.float32(1))
@@ -132,10 +141,7 @@ class PPOTrainer:
             "score_statistics": worker.score_statistics() if measured else unit,
         }
         state = fit(
-            initial_state(
-                {"policy": self.model.params, "critic": self.reward_model.params},
-                {"policy": axes["trunk"], "critic": axes}, optimizer, mesh, extra,
-            ),
+            initial_state(trained, trained_axes, optimizer, mesh, extra),
             rollout_and_update,
             total_steps=total,
             config=args,
@@ -145,9 +151,9 @@ class PPOTrainer:
             identity=identity_of(
                 args, digest(self._prompts), content_digest(self.model.params), content_digest(self.reward_model.params)
             ),
-            probe=probe_of(args.probe_steps, self._probe, lambda state: self.model.with_params(state.params["policy"])),
+            probe=probe_of(args.probe_steps, self._probe, policy),
         )  # fmt: skip
-        self.model = self.model.with_params(state.params["policy"])
+        self.model = policy(state)
         written = read_metrics(folder / "metrics.jsonl")
         last = written[-1] if written else {}  # somebody may have removed the file of a finished run
         return {name: value for name, value in last.items() if name != "step" and not name.startswith("probe_")}

@@ -9,6 +9,7 @@ SCHEDULES = ("linear", "cosine", "constant", "warmup_stable_decay")
 _NOT_IN_RECIPE = (
     "output_dir", "eval_steps", "probe_steps", "save_steps", "save_total_limit", "gradient_checkpointing",
 )  # fmt: skip
+_LORA = ("lora_r", "lora_alpha", "lora_target_modules")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,9 @@ class TrainingConfig:
         matmul_dtype: float32 or bfloat16, the operands of matrix products; sums and parameters are float32 either way.
         gradient_checkpointing: the backward pass computes each layer again instead of keeping what it needs of it: less
             memory, more time, equal gradients.
+        lora_r: rank of adapters that are trained instead of the parameters, see training/lora.py; 0 trains everything.
+        lora_alpha: adapters count alpha / r times.
+        lora_target_modules: names of the layers' matrices that have adapters, with commas between, or "all".
     """
 
     output_dir: str = "runs/model"
@@ -63,6 +67,9 @@ class TrainingConfig:
     tensor_parallel: int = 1
     matmul_dtype: Literal["float32", "bfloat16"] = "float32"
     gradient_checkpointing: bool = False
+    lora_r: int = 0
+    lora_alpha: float = 32.0
+    lora_target_modules: str = "all"
 
     def __post_init__(self) -> None:
         """Checks ranges that would otherwise fail late or silently.
@@ -75,10 +82,11 @@ class TrainingConfig:
         self.require_positive(
             "learning_rate", "adam_epsilon", "max_grad_norm", "per_device_train_batch_size",
             "gradient_accumulation_steps", "num_train_epochs", "save_total_limit", "data_parallel", "tensor_parallel",
+            "lora_alpha",
         )  # fmt: skip
         if self.max_steps != -1 and self.max_steps < 1:
             raise BadInput(f"max_steps is above 0, or -1 to follow num_train_epochs, not {self.max_steps}")
-        for name in ("seed", "weight_decay", "eval_steps", "save_steps"):
+        for name in ("seed", "weight_decay", "eval_steps", "save_steps", "lora_r"):
             if not getattr(self, name) >= 0:
                 raise BadInput(f"{name} must be 0 or above, not {getattr(self, name)}")
         for name in ("adam_beta1", "adam_beta2"):
@@ -98,7 +106,8 @@ class TrainingConfig:
 
     def recipe(self) -> dict[str, Any]:
         """The options on which the trained parameters depend: not where and how often a run writes, or how it fits."""
-        return {name: value for name, value in asdict(self).items() if name not in _NOT_IN_RECIPE}
+        without = _NOT_IN_RECIPE if self.lora_r else (*_NOT_IN_RECIPE, *_LORA)
+        return {name: value for name, value in asdict(self).items() if name not in without}
 
     def total_steps(self, examples: int, batch_size: int) -> int:
         """Optimizer steps for a data set of so many rows."""

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from training.config import TrainingConfig
 from training.loop import Probe, fit
+from training.lora import adapt, merged
 from training.optimizer import make_optimizer, make_schedule
 from training.sharding import make_mesh, parameter_shardings, replicated, row_shards, shard_batch
 from training.step import Totals, TrainState, update
@@ -81,6 +82,8 @@ def minimise(
 ) -> TrainState:
     """Trains parameters on a data set, from the newest saved state if there is one.
 
+    With `lora_r` only adapters of them are trained; what is evaluated, probed and returned has them merged.
+
     Args:
         loss: maps parameters and a batch to sums and counts, see training.step.
         params: where to start.
@@ -97,18 +100,20 @@ def minimise(
     batch_size = batch_size_of(config, mesh)
     total = config.total_steps(examples, batch_size)
     optimizer = make_optimizer(config, make_schedule(config, total))
+    trained, axes, frozen = adapt(params, logical_axes, config, mesh)
+    whole = lambda state: state._replace(params=merged(frozen, state.params))  # noqa: E731
     step = jax.jit(
         partial(update, loss=loss, optimizer=optimizer, micro_batches=config.gradient_accumulation_steps),
         donate_argnums=0,
     )
-    return fit(
-        initial_state(params, logical_axes, optimizer, mesh),
-        lambda state, index: step(state, shard_batch(batch_at(index, batch_size), mesh)),
+    return whole(fit(
+        initial_state(trained, axes, optimizer, mesh),
+        lambda state, index: step(state, shard_batch(batch_at(index, batch_size), mesh), frozen),
         total_steps=total,
         config=config,
         folder=Path(config.output_dir),
         label=label,
         identity=identity_of(config, *identity),
-        evaluate=None if evaluate is None else lambda state: evaluate(state.params),
-        probe=probe,
-    )
+        evaluate=None if evaluate is None else lambda state: evaluate(whole(state).params),
+        probe=None if probe is None else Probe(probe.steps, lambda state: probe.measure(whole(state))),
+    ))  # fmt: skip

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from training.lora import Frozen, merged
+
 Totals = dict[str, tuple[Float[Array, ""], Float[Array, ""]]]
 """Sums and the counts that they are to be divided by; "loss" is the one that is minimised."""
 
@@ -17,7 +19,7 @@ class TrainState(NamedTuple):
 
     Attributes:
         step: optimizer steps done.
-        params: trained parameters.
+        params: what is trained: parameters, or adapters of others.
         optimizer: state of the optimizer.
         extra: what else a trainer carries from step to step (PPO: KL controller, reward statistics).
     """
@@ -69,13 +71,24 @@ def means(totals: Totals) -> dict[str, Float[Array, ""]]:
 def update(
     state: TrainState,
     batch: Any,
+    frozen: Frozen | None = None,
     *,
     loss: Callable[[Any, Any], Totals],
     optimizer: optax.GradientTransformation,
     micro_batches: int,
 ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
-    """One optimizer step, and the batch's metrics with the gradient norm before clipping."""
-    gradients, totals = accumulate(loss, state.params, batch, micro_batches=micro_batches)
+    """One optimizer step, and the batch's metrics with the gradient norm before clipping.
+
+    Args:
+        state: whose parameters are trained.
+        batch: arrays with rows first.
+        frozen: what they adapt, if they are adapters (training/lora.py).
+        loss: maps the whole model's parameters and a micro-batch to sums and counts.
+        optimizer: of what is trained.
+        micro_batches: see accumulate.
+    """
+    whole = lambda trained, part: loss(merged(frozen, trained), part)  # noqa: E731
+    gradients, totals = accumulate(whole, state.params, batch, micro_batches=micro_batches)
     updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
     params = optax.apply_updates(state.params, updates)
     metrics = means(totals) | {"grad_norm": optax.tree.norm(gradients)}

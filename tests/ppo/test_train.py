@@ -1,6 +1,7 @@
 """PPO runs on a model of one layer: the first minibatch, what stays frozen, resuming, and that it learns."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import jax
@@ -14,6 +15,7 @@ import ppo.worker
 from base_model.checkpoint import structure_of
 from base_model.tokenizer import Tokenizer
 from ppo.config import PPOConfig
+from ppo.rollout import assess
 from ppo.train import PPOTrainer
 from training.checkpoint import StateStore, content_digest
 from training.errors import BadInput
@@ -122,6 +124,35 @@ def test_the_same_seed_gives_the_same_bytes_and_a_kill_changes_nothing(whole, st
     assert trainer.train() == whole[1]
     assert (here / "out" / "metrics.jsonl").read_text() == whole[2]
     assert content_digest(trainer.model.params) == content_digest(whole[0].model.params)
+
+
+def test_adapters_of_policy_and_critic_and_a_kill_changes_nothing(model, reward_model, start, here, monkeypatch):
+    options = replace(OPTIONS, lora_r=2, max_steps=2, save_steps=1)
+    whole, seen = start(options), []
+    with monkeypatch.context() as patch:
+        # Copied: the next step takes the state's memory for its own.
+        look = lambda *given, **named: seen.append(jax.tree.map(np.array, given[1:5])) or assess(*given, **named)  # noqa: E731
+        patch.setattr(ppo.worker, "assess", look)
+        returned = whole.train()
+    assert [line["first_ratio_mean"] for line in lines((here / "out" / "metrics.jsonl").read_text())] == [
+        pytest.approx(1, abs=1e-5)
+    ] * 2
+    policy, critic, reference, judge = seen[1]
+    assert content_digest(reference) == content_digest(model.params)
+    assert content_digest(judge) == content_digest(reward_model.params)
+    for moved, still in ((policy, reference), (critic["trunk"], judge["trunk"])):
+        np.testing.assert_array_equal(moved["embedding"], still["embedding"])
+        assert (moved["blocks"][0]["mlp"]["up"] != still["blocks"][0]["mlp"]["up"]).all()
+    assert (critic["head"]["weight"] != judge["head"]["weight"]).all()
+    digest = content_digest(whole.model.params)
+    assert digest != content_digest(model.params)
+    shutil.rmtree(here / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr(ppo.worker, "assess", killed_at(2, assess))
+        with pytest.raises(Killed):
+            start(options).train()
+    resumed = start(options)
+    assert resumed.train() == returned and content_digest(resumed.model.params) == digest
 
 
 def test_it_learns_to_say_what_is_rewarded(model, picture, here):

@@ -106,6 +106,25 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(trained, model, rows, t
     assert content_digest(resumed.model.params) == content_digest(trained[0].model.params)
 
 
+def test_adapters_and_the_head_are_trained_and_a_kill_changes_nothing(model, rows, tmp_path, monkeypatch):
+    options = {**OPTIONS, "max_steps": 4, "save_steps": 2, "lora_r": 2, "eval_steps": 0}
+    start = lambda name: RewardTrainer(model, RewardConfig(output_dir=str(tmp_path / name), **options), rows)  # noqa: E731
+    whole = start("whole")
+    first = whole.model.params
+    whole.train()
+    assert (np.asarray(whole.model.params["head"]["weight"]) != np.asarray(first["head"]["weight"])).all()
+    trunk, before = whole.model.params["trunk"], first["trunk"]
+    np.testing.assert_array_equal(trunk["embedding"], before["embedding"])
+    assert (trunk["blocks"][0]["mlp"]["up"] != before["blocks"][0]["mlp"]["up"]).all()
+    with monkeypatch.context() as patch:
+        patch.setattr(reward.train, "pack", killed_at(4, reward.train.pack))
+        with pytest.raises(Killed):
+            start("killed").train()
+    resumed = start("killed")
+    resumed.train()
+    assert content_digest(resumed.model.params) == content_digest(whole.model.params)
+
+
 def test_a_later_epoch_may_pack_more_pairs_than_the_first(model, tmp_path, monkeypatch):
     """Nothing is compiled: only the batches are looked at."""
     rows = as_rows([*mirrored(1), *TEXT * 2])

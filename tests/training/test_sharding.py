@@ -72,6 +72,7 @@ def test_every_parameter_of_a_decoder_has_a_sharding(structure, tiny_model):
 # Two steps on a batch of pictures and text, on one device and on a mesh of eight.
 EIGHT = """
 import sys
+from dataclasses import replace
 from functools import partial
 import jax, jax.numpy as jnp, numpy as np
 from base_model.batch import pack
@@ -81,6 +82,7 @@ from base_model.likelihood import cross_entropy
 from base_model.media import Media
 from training.config import TrainingConfig
 from training.errors import BadInput
+from training.lora import adapt, merged
 from training.minimise import initial_state
 from training.optimizer import make_optimizer, make_schedule
 from training.sharding import make_mesh, shard_batch
@@ -121,6 +123,13 @@ for name, value in metrics.items():
 moved = jax.tree.map(lambda x, y: np.abs(np.asarray(x) - np.asarray(y)).max(), reference.params, state.params)
 for path, difference in jax.tree_util.tree_leaves_with_path(moved):
     assert difference < 1e-5, (jax.tree_util.keystr(path), difference)
+trained, adapter_axes, frozen = adapt(model.params, axes, replace(config, lora_r=2, lora_target_modules="up"), mesh)
+adapters = initial_state(trained, adapter_axes, optimizer, mesh).params
+adapter = adapters["blocks"][0]["mlp"]["up"]
+assert (adapter["down"].sharding.spec, adapter["up"].sharding.spec) == (jax.P("fsdp", None), jax.P(None, "tensor"))
+whole = merged(frozen, adapters)["blocks"][0]["mlp"]["up"]
+assert whole.sharding.is_equivalent_to(kernel.sharding, 2)
+np.testing.assert_array_equal(whole, model.params["blocks"][0]["mlp"]["up"])
 try:
     shard_batch(jax.tree.map(lambda x: x[:6], batch), mesh)
 except BadInput as error:
