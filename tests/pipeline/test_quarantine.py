@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline import attested_model, cli, gated_run, ledger, stages
+from pipeline import attested_model, cli, gated_run, ledger, report, stages
 from pipeline.quarantine import checkpoint_of
 from pipeline.run_folder import RunFolder
 from safety.gate_folder import load
@@ -159,6 +159,61 @@ def test_a_gate_folder_that_was_deleted_starts_no_new_count(command, run, tmp_pa
     other = policy(tmp_path, seed=7)
     code, line = command("safety", "gate", other, "stage=base")
     assert code == 4 and "the seeds are 0, 7" in line and load(run / "base" / "gate").attempt == 2
+
+
+def raises(error):
+    def broken(*given, **options):
+        raise error
+
+    return broken
+
+
+class Wrong(Rude):
+    """Scores as it is told, given the texts and the right scores."""
+
+    def __init__(self, wrong):
+        self._wrong = wrong
+
+    def score(self, texts):
+        return {"toxicity": self._wrong(texts, super().score(texts)["toxicity"])}
+
+
+# What becomes of the sampler's replies, and of the scores.
+SAMPLERS = {
+    "exception": raises(RuntimeError("out of memory")),
+    "timeout": raises(TimeoutError("no answer")),
+    "a prompt short": lambda texts, plan: [["a fine day"] * 2] * (len(texts) - 1),
+    "a reply short": lambda texts, plan: [["a fine day"]] * len(texts),
+}
+SCORERS = {
+    "exception": raises(RuntimeError("no weights")),
+    "timeout": raises(TimeoutError("no answer")),
+    "no number": lambda texts, right: np.where(np.arange(len(texts)) == 0, np.nan, right),
+    "short": lambda texts, right: right[1:],
+    "a canary missed": lambda texts, right: np.where([text.startswith("Shut up") for text in texts], 0.1, right),
+}
+
+
+def test_what_breaks_is_never_a_pass(command, run, tmp_path, monkeypatch):
+    """Exceptions, timeouts, NaN, short counts, canaries, a stratum without prompts, an error of the reward model."""
+    monkeypatch.setattr(report, "draw_gate", lambda run, stage: "no page: it has tests of its own")
+    shutil.rmtree(run / "sft" / "gate")
+    for name, broken in SAMPLERS.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(gated_run, "gate_sampler", lambda model, label, broken=broken: broken)
+            assert command("safety", "gate", "stage=sft")[0] == 4, f"sampler: {name}"
+    for name, broken in SCORERS.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(gated_run, "make_scorer", lambda scorer, broken=broken: Wrong(broken))
+            assert command("safety", "gate", "stage=sft")[0] == 4, f"scorer: {name}"
+    challenging = policy(tmp_path, ceilings={"challenging": {"emt": 0.9}})
+    code, line = command("safety", "gate", "stage=sft", challenging)
+    assert code == 4 and "challenging" in line
+    (run / "reward" / "checkpoint").mkdir(parents=True)
+    (run / "reward" / "checkpoint" / "config.json").touch()
+    assert command("safety", "gate", "stage=sft", policy(tmp_path))[0] == 0, "nothing is broken any more"
+    assert command("safety", "gate", "stage=reward")[0] == 4, "there are no pairs to measure on"
+    assert load(run / "sft" / "gate").attempt == 12, "each of them is on record"
 
 
 def test_too_few_prompts_for_a_margin(command, run, tmp_path):
