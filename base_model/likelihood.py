@@ -35,14 +35,14 @@ def over_logits(
     backward pass too, which computes the logits again: only those of one chunk exist at a time.
 
     Args:
-        score: takes logits [B, C, V] and `tokens` cut to [B, C], and gives arrays [B, C].
+        score: takes logits [B, C, V] and `tokens` cut to [B, C, ...], and gives arrays [B, C, ...].
         decoder: whose head gives the logits.
         hidden: final-norm hidden states.
-        tokens: a tree of arrays [B, T], one entry for each hidden state: ids, and what else `score` wants.
+        tokens: a tree of arrays [B, T, ...], one entry for each hidden state: ids, and what else `score` wants.
         at_once: logits of one device.
 
     Returns:
-        What `score` gives, [B, T].
+        What `score` gives, [B, T, ...].
     """
     length, rows = hidden.shape[1], -(-len(hidden) // row_shards(decoder.mesh))
     chunk = max(1, at_once // (rows * decoder.config.vocab_size))
@@ -56,7 +56,8 @@ def over_logits(
 
     parts = jax.tree.map(chunks, (hidden, tokens))
     scores = jax.lax.map(lambda part: jax.checkpoint(score_chunk)(*part), parts)
-    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1)[:, :length], scores)
+    whole = lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:])[:, :length]  # noqa: E731
+    return jax.tree.map(whole, scores)
 
 
 class TokenScores(NamedTuple):
@@ -75,11 +76,12 @@ def score_tokens(decoder: Decoder, batch: Batch) -> TokenScores:
     """Scores the tokens of a batch."""
     tokens, segments, positions, _, media = jax.tree.map(jnp.asarray, batch)
     hidden, _ = decoder(tokens, positions, segments, media)
-    scores = over_logits(_score_logits, decoder, hidden[:, :-1], tokens[:, 1:])
+    scores = over_logits(score_logits, decoder, hidden[:, :-1], tokens[:, 1:])
     return TokenScores(*(jnp.pad(x, ((0, 0), (1, 0))) for x in scores))
 
 
-def _score_logits(logits: Float[Array, "B T V"], targets: Int[Array, "B T"]) -> TokenScores:
+def score_logits(logits: Float[Array, "B T V"], targets: Int[Array, "B T"]) -> TokenScores:
+    """Scores the tokens that came next."""
     chosen = jnp.take_along_axis(logits, targets[..., None], -1)[..., 0]
     return TokenScores(jax.nn.logsumexp(logits, -1) - chosen, logits.argmax(-1) == targets)
 

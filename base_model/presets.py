@@ -21,6 +21,13 @@ def tiny(vocab_size: int = 4096) -> ModelConfig:
     )
 
 
+def tiny_quarter(vocab_size: int = 4096) -> ModelConfig:
+    """A quarter of the shipped model's parameters, for a student of it: half the width, two layers."""
+    local = LayerSpec(window=64, heads=4, kv_heads=1, head_dim=32, mlp_dim=448)
+    layers = (local, replace(local, window=None, rope_theta=1e6))
+    return replace(tiny(vocab_size), embed_dim=128, layers=layers, query_scale=0.2)
+
+
 def tiny_omni(vocab_size: int) -> ModelConfig:
     """The shipped model's shape with an encoder of sounds, and room in the vocabulary for codes of pictures."""
     audio = ConformerConfig(

@@ -62,6 +62,12 @@ COMMANDS = {
         help="pretrain the base model; continues where an interrupted run stopped",
         example="base pretrain --config configs/tiny_base.yaml out=runs/base",
     ),
+    "base distill": Command(
+        target="pipeline.commands.distill:distill",
+        config="pipeline.commands.distill:BaseDistill",
+        help="make a smaller model learn from what a larger one makes of the same rows",
+        example="base distill teacher=shipped student=tiny-quarter out=runs/distilled",
+    ),
     "base generate": Command(
         target="pipeline.commands.base:generate",
         config="pipeline.commands.base:BaseGenerate",
@@ -127,18 +133,18 @@ COMMANDS = {
         example="base export runs/quickstart/ppo/checkpoint out=models/mine towers=false",
         positional="checkpoint",
     ),
-    "sft train": Command(
-        target="pipeline.commands.stage:sft_train",
-        config="pipeline.commands.stage:Stage",
-        help="fine-tune a base model that has passed its gate",
-        example="sft train --config configs/quickstart.yaml out=runs/mine sft.learning_rate=1e-3",
-    ),
     "base quantize": Command(
         target="pipeline.commands.quantize:quantize",
         config="pipeline.commands.quantize:BaseQuantize",
         help="write a checkpoint in 4 or 8 bits",
         example="base quantize runs/quickstart/ppo/checkpoint out=runs/small/checkpoint weights=int4",
         positional="checkpoint",
+    ),
+    "sft train": Command(
+        target="pipeline.commands.stage:sft_train",
+        config="pipeline.commands.stage:Stage",
+        help="fine-tune a base model that has passed its gate",
+        example="sft train --config configs/quickstart.yaml out=runs/mine sft.learning_rate=1e-3",
     ),
     "sft evaluate": Command(
         target="pipeline.commands.stage:sft_evaluate",

@@ -88,7 +88,8 @@ class BaseInfo:
     checkpoint: str = "shipped"
 
 
-def _folder(name: str):
+def model_folder(name: str):
+    """The folder of a model, or that of the shipped one."""
     from pathlib import Path
 
     return shipped_model() if name == "shipped" else Path(name)
@@ -170,7 +171,7 @@ def generate(config: BaseGenerate) -> None:
     from base_model.interleave import interleave
     from base_model.sampling import SamplingConfig
 
-    model = checkpoint.load(_folder(config.checkpoint))
+    model = checkpoint.load(model_folder(config.checkpoint))
     if config.image_tokens:
         model = replace(model, config=with_image_budget(model.config, config.image_tokens))
     media = {"image": config.image, "video": config.video, "audio": config.audio}
@@ -193,7 +194,7 @@ def info(config: BaseInfo) -> None:
     from base_model import checkpoint
     from training.digest import folder_digest
 
-    folder = _folder(config.checkpoint)
+    folder = model_folder(config.checkpoint)
     kind = checkpoint.kind_of(folder)
     model = checkpoint.load(folder, kind=kind)
     count = lambda params: sum(leaf.size for leaf in jax.tree.leaves(params))  # noqa: E731
