@@ -11,7 +11,7 @@ import tiny_run
 import yaml
 
 from base_model import checkpoint
-from pipeline import attested_model, cli, gated_run
+from pipeline import attested_model, cli, gated_run, report
 from pipeline.keyring import own_key
 from safety.gate_folder import ENVELOPE, load
 from safety.keys import make_pair, name_of, public_beside, read_private
@@ -27,6 +27,14 @@ def sampler(model, label):
         [f"so {row} {copy} {plan.seed} is a fine day" for copy in range(plan.samples_per_prompt)]
         for row in range(len(prompts))
     ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_pages():
+    """Each gate would draw one, which has tests of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "draw_gate", lambda run, stage: "no page")
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -105,6 +105,14 @@ def test_one_link_that_is_not_on_record(run, stage):
     assert f"the verdict on {stage} (sha256:" in refused(run(unrecorded=[stage]))
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_one_link_that_is_not_the_last_on_record(run, stage):
+    """Gated again since, with another verdict: the earlier one does not count any more."""
+    folder = run()
+    ledger.append(folder.ledger, f"{stage} gated", {"stage": stage, "verdict": OTHER})
+    assert "is not the last that the ledger has on record" in refused(folder)
+
+
 @pytest.mark.parametrize("silent", ["reward", "ppo"])
 def test_a_waiver_that_a_descendant_hides(run, silent):
     """What is made from a waived checkpoint says so in its own verdict, or is refused."""
