@@ -18,7 +18,8 @@ _DATA = {
 
 def recipe(config: RunConfig, stage: str) -> dict[str, Any]:
     """The options of a stage on which its checkpoint depends, and the names of its data."""
-    data = {f"data.{name}": getattr(config.data, name) for name in _DATA[stage]}
+    names = _DATA[stage] + (("sft",) if stage == "ppo" and config.ppo.ptx_coef else ())
+    data = {f"data.{name}": getattr(config.data, name) for name in names}
     return {f"{stage}.{name}": value for name, value in getattr(config, stage).recipe().items()} | data
 
 

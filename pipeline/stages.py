@@ -78,7 +78,7 @@ class Pipeline(GatedRun):
             trainer = RewardTrainer(parent, options, data.preferences, data.preferences_held_out)
         else:
             reward_model = load_attested(parents["reward"], self.checkpoint("reward"), kind="scalar")
-            trainer = PPOTrainer(parent, reward_model, options, data.ppo_prompts, self._probe(stage))
+            trainer = PPOTrainer(parent, reward_model, options, data.ppo_prompts, self._probe(stage), data.sft)
         write_json(folder.evaluation, trainer.train())
         shutil.rmtree(folder.unrecorded, ignore_errors=True)
         checkpoint.save(trainer.model, folder.unrecorded)

@@ -33,6 +33,10 @@ class PPOConfig(TrainingConfig):
         cliprange_value: how far the critic may move in one rollout.
         vf_coef: weight of the value loss.
         entropy_coef: weight of the entropy bonus.
+        ptx_coef: weight of the cross-entropy of supervised rows in every update (PPO-ptx, see ppo/ptx.py), which keeps
+            what the reward model does not look at; 0 for none.
+        ptx_max_length: tokens of a packed supervised row.
+        per_device_ptx_batch_size: packed supervised rows of a micro-batch, on each device.
         gamma: discount.
         lam: lambda of generalised advantage estimation.
         whiten_rewards: scale token rewards to variance 1.
@@ -71,6 +75,9 @@ class PPOConfig(TrainingConfig):
     cliprange_value: float = 0.2
     vf_coef: float = 0.1
     entropy_coef: float = 0.0
+    ptx_coef: float = 0.0
+    ptx_max_length: int = 128
+    per_device_ptx_batch_size: int = 8
     gamma: float = 1.0
     lam: float = 0.95
     whiten_rewards: bool = False
@@ -90,10 +97,11 @@ class PPOConfig(TrainingConfig):
         super().__post_init__()
         self.require_positive(
             "total_episodes", "response_length", "max_prompt_length", "temperature", "num_ppo_epochs",
-            "num_mini_batches", "cliprange", "cliprange_value", "kl_horizon",
+            "num_mini_batches", "cliprange", "cliprange_value", "kl_horizon", "ptx_max_length",
+            "per_device_ptx_batch_size",
         )  # fmt: skip
         for name in ("kl_coef", "kl_target", "kl_budget", "cliprange_high", "vf_coef", "entropy_coef", "score_clip",
-                     "target_kl", "probe_steps"):  # fmt: skip
+                     "ptx_coef", "target_kl", "probe_steps"):  # fmt: skip
             if not getattr(self, name) >= 0:
                 raise BadInput(f"{name} must be 0 or above, not {getattr(self, name)}")
         for name in ("gamma", "lam"):

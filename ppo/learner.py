@@ -10,8 +10,9 @@ import optax
 from jax.sharding import Mesh
 
 from ppo.config import PPOConfig
+from ppo.ptx import SupervisedRows
 from ppo.rollout import Models, Rollout
-from ppo.update import ppo_loss
+from ppo.update import ppo_loss, ppo_ptx_loss
 from training.lora import Frozen
 from training.sharding import shard_batch
 from training.step import TrainState, update
@@ -32,6 +33,7 @@ class Learner:
         minibatch: int,
         config: PPOConfig,
         frozen: Frozen | None = None,
+        supervised: SupervisedRows | None = None,
     ):
         """Prepares the step, which is compiled when it is first taken.
 
@@ -42,9 +44,11 @@ class Learner:
             minibatch: episodes of one optimizer step, over all devices.
             config: options.
             frozen: what is adapted, if adapters are trained (training/lora.py).
+            supervised: rows beside every minibatch (ppo/ptx.py), if there are to be any.
         """
         self._mesh, self._minibatch, self._config, self._frozen = mesh, minibatch, config, frozen
-        loss = partial(ppo_loss, models, config=config)
+        self._supervised = supervised
+        loss = partial(ppo_ptx_loss if supervised else ppo_loss, models, config=config)
         self._step = jax.jit(
             partial(update, loss=loss, optimizer=optimizer, micro_batches=config.gradient_accumulation_steps),
             donate_argnums=0,
@@ -59,8 +63,11 @@ class Learner:
         config, updates = self._config, list[Mapping[str, Any]]()
         for epoch in range(config.num_ppo_epochs):
             order = np.random.default_rng((config.seed, index, epoch)).permutation(len(rollout.mask))
-            for rows in order.reshape(config.num_mini_batches, self._minibatch):
-                part = jax.tree.map(lambda x: x[rows], rollout)  # noqa: B023
+            for number, rows in enumerate(order.reshape(config.num_mini_batches, self._minibatch)):
+                part: Any = jax.tree.map(lambda x: x[rows], rollout)  # noqa: B023
+                if self._supervised is not None:
+                    before = (index * config.num_ppo_epochs + epoch) * config.num_mini_batches
+                    part = self._supervised.beside(part, before + number)
                 state, report = self._step(state, shard_batch(part, self._mesh), self._frozen)
                 updates.append(report)
             if config.target_kl and float(updates[-1]["approx_kl_k3"]) > config.target_kl:

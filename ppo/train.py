@@ -20,6 +20,7 @@ from ppo.config import PPOConfig
 from ppo.kl import KLControllerState, update_kl_controller
 from ppo.learner import Learner
 from ppo.prompts import prompt_examples
+from ppo.ptx import SupervisedRows
 from ppo.rollout import Models, ScoreStatistics
 from ppo.worker import RolloutWorker
 from reward.model import scalar_logical_axes
@@ -31,7 +32,7 @@ from training.lora import adapt, merged
 from training.metrics import read_metrics
 from training.minimise import batch_size_of, identity_of, initial_state, mesh_of
 from training.optimizer import make_optimizer, make_schedule
-from training.sharding import parameter_shardings
+from training.sharding import parameter_shardings, row_shards
 from training.step import TrainState
 
 Dataset = str | Path | Sequence[Row]
@@ -50,6 +51,7 @@ class PPOTrainer:
         args: PPOConfig,
         train_dataset: Dataset,
         probe: Callable[[LanguageModel], Mapping[str, float]] | None = None,
+        supervised_dataset: Dataset | None = None,
     ):
         """Reads models and prompts.
 
@@ -59,6 +61,7 @@ class PPOTrainer:
             args: options.
             train_dataset: rows with a `prompt`.
             probe: measures the policy every `probe_steps`; logged as `probe_<name>`. Training does not depend on it.
+            supervised_dataset: conversations that updates learn from, too, if ptx_coef is not 0 (ppo/ptx.py).
 
         Raises:
             BadInput: when the two models do not share decoder, tokenizer and chat template.
@@ -77,10 +80,17 @@ class PPOTrainer:
                            "policy's own SFT model")
         self.args = args
         self._probe = probe
-        bad, rows = args.on_bad_row, train_dataset
-        if isinstance(rows, (str, Path)):
-            rows = read_rows(rows, on_bad_row=bad)
-        self._prompts = prompt_examples(rows, self.model, max_length=args.max_prompt_length, on_bad_row=bad)
+        self._prompts = prompt_examples(
+            self._read(train_dataset), self.model, max_length=args.max_prompt_length, on_bad_row=args.on_bad_row
+        )
+        self._supervised = None
+        if args.ptx_coef:
+            if supervised_dataset is None:
+                raise BadInput("ptx_coef asks for supervised rows beside the prompts, and none were given: name them "
+                               "(data.sft on the command line), or set ptx_coef=0")
+            self._supervised = SupervisedRows(
+                self._read(supervised_dataset), self.model, args, row_shards=row_shards(mesh_of(args))
+            )
         if args.max_prompt_length + args.response_length > self.model.config.max_context:
             needed = args.max_prompt_length + args.response_length
             raise BadInput(f"max_prompt_length + response_length is {needed}, and the model's context is "
@@ -92,6 +102,9 @@ class PPOTrainer:
             ),
             vocabulary_of(self.model),
         )
+
+    def _read(self, data: Dataset) -> Sequence[Row]:
+        return read_rows(data, on_bad_row=self.args.on_bad_row) if isinstance(data, (str, Path)) else data
 
     def train(self) -> dict[str, float]:
         """Trains, from the newest saved state if there is one, and returns the last rollout's metrics."""
@@ -120,7 +133,9 @@ class PPOTrainer:
             mesh=mesh,
             config=args,
         )
-        learner = Learner(self._models, optimizer, mesh, minibatch=minibatch, config=args, frozen=frozen)
+        learner = Learner(
+            self._models, optimizer, mesh, minibatch=minibatch, config=args, frozen=frozen, supervised=self._supervised
+        )
 
         def rollout_and_update(state: TrainState, index: int) -> tuple[TrainState, Mapping[str, Any]]:
             rollout, metrics = worker.rollout(whole(state.params), state.extra, index)
@@ -149,7 +164,8 @@ class PPOTrainer:
             label="PPO",
             ended=lambda state: bool(args.kl_budget) and float(state.extra["kl_controller"].spent) > args.kl_budget,
             identity=identity_of(
-                args, digest(self._prompts), content_digest(self.model.params), content_digest(self.reward_model.params)
+                args, digest(self._prompts), content_digest(self.model.params),
+                content_digest(self.reward_model.params), *([self._supervised.digest] if self._supervised else []),
             ),
             probe=probe_of(args.probe_steps, self._probe, policy),
         )  # fmt: skip

@@ -1,11 +1,13 @@
-"""The PPO loss of policy and critic on a minibatch of a rollout."""
+"""The PPO loss of policy and critic on a minibatch of a rollout, alone or with supervised rows beside it."""
 
 from typing import Any
 
 import jax.numpy as jnp
 
+from base_model.likelihood import cross_entropy
 from ppo.config import PPOConfig
 from ppo.losses import aggregate, loss_denominator, policy_loss, value_loss
+from ppo.ptx import Mixed
 from ppo.rollout import Models, Rollout, response_log_probs, response_values
 from training.step import Totals
 
@@ -46,3 +48,19 @@ def ppo_loss(models: Models, params: Any, batch: Rollout, *, config: PPOConfig) 
         "value_loss": (statistics.pop("value_loss"), count),
         **{name: (mean * tokens, tokens) for name, mean in statistics.items()},
     }
+
+
+def ppo_ptx_loss(models: Models, params: Any, batch: Mixed, *, config: PPOConfig) -> Totals:
+    """The PPO loss plus ptx_coef times the mean cross-entropy of the supervised rows, as sums and counts.
+
+    Args:
+        models: structure and vocabulary.
+        params: `{"policy", "critic"}`.
+        batch: rows of a rollout, and supervised ones.
+        config: options.
+    """
+    totals = ppo_loss(models, params, batch.rollout, config=config)
+    loss, count = totals["loss"]
+    nll, learned = cross_entropy(models.structure, params["policy"], batch.supervised)["loss"]
+    mixed = loss + config.ptx_coef * batch.weight[0] * nll
+    return totals | {"loss": (mixed, count), "ptx_loss": (nll, learned)}

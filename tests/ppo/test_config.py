@@ -158,7 +158,7 @@ def loop(tiny_model):
             seen["statistics"].append(float(statistics.mean))
             return Rollout(*[batch(len(prompts.tokens))] * len(Rollout._fields)), {"kl": jnp.float32(2.0)}
 
-        def update(state, batch, *, loss, optimizer, micro_batches):
+        def update(state, batch, frozen, *, loss, optimizer, micro_batches):
             seen["updates"].append((batch.mask.shape[0], micro_batches))
             kl = jnp.float32(0.02 * (1 + len(seen["updates"])))
             report = {name: kl for name in (*ppo.learner._FIRST, "loss")}
@@ -228,6 +228,9 @@ def test_options_of_the_loop(loop, tmp_path, changed, wanted):
         ({"target_kl": -1.0}, "target_kl"),
         ({"vf_coef": -1.0}, "vf_coef"),
         ({"entropy_coef": -1.0}, "entropy_coef"),
+        ({"ptx_coef": -1.0}, "ptx_coef"),
+        ({"ptx_max_length": 0}, "ptx_max_length"),
+        ({"per_device_ptx_batch_size": 0}, "per_device_ptx_batch_size"),
         ({"total_episodes": 0}, "total_episodes"),
         ({"missing_eos_score": None, "missing_eos_penalty": -1.0}, "missing_eos_penalty"),
     ],

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from tiny_world import Killed, killed_at, one_layer, prompt_rows, scalar
+from tiny_world import Killed, killed_at, one_layer, prompt_rows, scalar, talk_rows
 
 import ppo.worker
 from base_model.checkpoint import structure_of
@@ -209,3 +209,26 @@ def test_models_must_fit_each_other(model, reward_model, picture, start):
         PPOTrainer(model, model, OPTIONS, rows)
     with pytest.raises(BadInput, match="max_prompt_length . response_length is 97, and the model's context is 96"):
         start(replace(OPTIONS, max_prompt_length=92))
+
+
+def test_supervised_rows_are_learned_beside_the_prompts(model, reward_model, picture, here):
+    options = replace(
+        OPTIONS, max_steps=2, save_steps=1, gradient_accumulation_steps=1, num_ppo_epochs=1, ptx_coef=3.0,
+        ptx_max_length=64, per_device_ptx_batch_size=2,
+    )  # fmt: skip
+    make = lambda given: PPOTrainer(model, reward_model, given, prompt_rows(picture), None, talk_rows(picture))  # noqa: E731
+    make(options).train()
+    whole = (here / "out" / "metrics.jsonl").read_text()
+    losses = [line["ptx_loss"] for line in lines(whole)]
+    assert losses[1] < 0.9 * losses[0]
+    shutil.rmtree("out")
+    with pytest.raises(Killed), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ppo.worker, "sample", killed_at(2, ppo.worker.sample))
+        make(options).train()
+    make(options).train()
+    assert (here / "out" / "metrics.jsonl").read_text() == whole
+
+
+def test_supervised_rows_are_asked_for(model, reward_model, picture):
+    with pytest.raises(BadInput, match="ptx_coef asks for supervised rows"):
+        PPOTrainer(model, reward_model, replace(OPTIONS, ptx_coef=0.1), prompt_rows(picture))

@@ -1,20 +1,23 @@
-"""One update: the first minibatch, separate trunks, and micro-batches that equal the whole."""
+"""One update: the first minibatch, separate trunks, micro-batches that equal the whole, supervised rows beside."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_world import TALK, one_layer, scalar
+from tiny_world import TALK, one_layer, scalar, talk_rows
 
 from base_model.batch import pad_left
 from base_model.checkpoint import structure_of
 from base_model.generate import vocabulary_of
+from base_model.likelihood import cross_entropy
 from base_model.sampling import Samples
 from ppo.config import PPOConfig
+from ppo.ptx import SupervisedRows
 from ppo.rollout import Models, ScoreStatistics, assess
-from ppo.update import ppo_loss
+from ppo.update import ppo_loss, ppo_ptx_loss
 from training.step import accumulate, means
 
 LENGTH = 6
@@ -109,3 +112,37 @@ def test_policy_and_critic_have_trunks_of_their_own(models, params, rollout, who
     only_policy, only_critic = both(params, rollout)
     assert norm(only_policy["critic"]) == 0 < norm(only_policy["policy"])
     assert norm(only_critic["policy"]) == 0 < norm(only_critic["critic"])
+
+
+@pytest.fixture(scope="module")
+def supervised(model, picture):
+    """Two packed rows a micro-batch, of which there are two."""
+    config = replace(CONFIG, ptx_max_length=64, per_device_ptx_batch_size=2, gradient_accumulation_steps=2)
+    return SupervisedRows(talk_rows(picture), model, config, row_shards=1)
+
+
+def test_supervised_rows_add_their_mean_cross_entropy(gradient, params, rollout, whole, models, supervised):
+    config = replace(CONFIG, ptx_coef=0.7)
+    mixed = supervised.beside(rollout, 0)
+    learn = mixed.supervised.learn
+    assert len(learn) == 4 and learn[:2].sum() != learn[2:].sum()
+    alone = jax.jit(partial(accumulate, partial(cross_entropy, models.structure), micro_batches=1))
+    policy, totals = alone(params["policy"], mixed.supervised)
+    wanted = {**whole[0], "policy": jax.tree.map(lambda a, b: a + 0.7 * b, whole[0]["policy"], policy)}
+    for parts in (1, 2):
+        found = jax.jit(partial(accumulate, partial(ppo_ptx_loss, models, config=config), micro_batches=parts))
+        gradients, both = found(params, mixed)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), gradients, wanted)
+        assert float(means(both)["ptx_loss"]) == pytest.approx(float(means(totals)["loss"]), abs=1e-5)
+        loss = float(means(whole[1])["loss"]) + 0.7 * float(means(totals)["loss"])
+        assert float(means(both)["loss"]) == pytest.approx(loss, abs=1e-5)
+
+
+def test_supervised_rows_follow_from_the_number_of_the_minibatch(rollout, supervised, model, picture):
+    again = SupervisedRows(talk_rows(picture), model, supervised._config, row_shards=1)
+    assert again.digest == supervised.digest
+    tokens = [again.beside(rollout, number).supervised.tokens for number in (3, 0, 3)]
+    assert (tokens[0] == tokens[2]).all() and (tokens[0] != tokens[1]).any()
+    assert (tokens[0] == supervised.beside(rollout, 3).supervised.tokens).all()
+    spread = SupervisedRows(talk_rows(picture), model, supervised._config, row_shards=2)
+    assert len(spread.beside(rollout, 0).supervised.tokens) == 8
