@@ -173,6 +173,7 @@ def sections(record: RunRecord, *, compared: RunRecord | None = None) -> dict[st
         "movements": guarded("Movement by prompt", lambda: movement.movements(compared or record, only=only), []),
         "categories": guarded("Categories", lambda: categories.categories(record), None),
         "forms": guarded("Pictures and speech", lambda: forms.forms(record), None),
+        "drawings": guarded("Pictures that it draws", lambda: forms.drawings(record), None),
         "unprompted": guarded("Unprompted generations", lambda: toxicity.unprompted(record), None),
         "usefulness": guarded("Usefulness", lambda: usefulness.usefulness(record), None),
         "reward_by_stage": guarded("Reward by stage", lambda: reward.by_stage(record), None),

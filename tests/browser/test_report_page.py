@@ -14,6 +14,7 @@ from playwright.sync_api import Error, sync_playwright
 
 from pipeline.page.record import visible
 from pipeline.report import draw_report
+from safety.scorers.audit import PACKAGED as AUDIT
 
 INSTALLED = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 # What a model might write to get out of its place on the page: markup, scripts, templates, JSON, control characters.
@@ -55,6 +56,12 @@ def hostile(finished, tmp_path_factory):
             payload = PAYLOADS[number % len(PAYLOADS)]
             row |= {"text": payload, "source": payload, "samples": [payload] * len(row["samples"])}
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        parity_and_drawings(run / stage / "gate" / "report.json")
+    audited = json.loads(AUDIT.read_text(encoding="utf-8"))
+    many = [" ".join(PAYLOADS[part::4]) for part in range(4)]  # in a few plots and rows: each is drawn once more
+    audited["data"] = [audited["data"][0] | {"name": text} for text in many]
+    audited["identity_bias"]["terms"] = [audited["identity_bias"]["terms"][0] | {"term": t, "group": t} for t in many]
+    (run / "scorer_audit.json").write_text(json.dumps(audited))
     with (run / "ppo" / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"step": 41, PAYLOADS[1]: 1.0}) + "\n")
     summary, evaluation = (json.loads((run / name).read_text()) for name in ("summary.json", "reward/evaluation.json"))
@@ -68,6 +75,18 @@ def hostile(finished, tmp_path_factory):
     (run / "ledger.jsonl").write_text(json.dumps({"event": PAYLOADS[0]}) + "\n")
     draw_report(run)
     return run
+
+
+def parity_and_drawings(path):
+    """Has a gate's report say that forms were compared, by each hostile name, and pictures looked at."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    interval = {"estimate": 0.01, "low": -0.02, "high": 0.04, "upper_bound": 0.03}
+    compared = {"differences": dict.fromkeys(("emt", "toxicity_probability", "toxic_fraction"), interval)}
+    content["parity"] = {"picture_of_text": compared} | {text: {"not_run": text} for text in PAYLOADS}
+    detector = {"name": " ".join(PAYLOADS), "version": "1", "digest": "sha256:", "notice": " ".join(PAYLOADS)}
+    content["policy"]["drawings"] = {"detector": "x"}
+    content["drawings"] = {"detector": detector, "pictures": 8, "unsafe": interval}
+    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +198,15 @@ def test_hostile_text_stays_text_and_runs_nothing(visit, hostile):
             words.startswith(text[:800]) for words in shown
         ), payload
     assert page.evaluate("window.owned") is None and page.locator(foreign).count() == 0
+    sections = page.evaluate("""() => Object.fromEntries([...document.querySelectorAll('#toxicity h3')].map(title => {
+        let text = "";
+        for (let next = title.nextElementSibling; next && next.tagName !== "H3"; next = next.nextElementSibling)
+            text += next.textContent;
+        return [title.textContent, text];
+    }))""")
+    for title in ("Pictures and speech", "Pictures that it draws", "What the scorer is worth"):
+        missing = [text for text in PAYLOADS if visible(text).strip() not in sections[title]]
+        assert missing == [], title
     for place in ("#changes dt", "#training", "#reward-model figure", "#provenance pre", "#reward"):
         texts = page.locator(place).all_text_contents()
         assert any("window.owned" in text for text in texts), place

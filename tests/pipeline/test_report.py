@@ -11,6 +11,7 @@ import fake_run
 import pytest
 
 from pipeline.marks import number, ticks
+from pipeline.page.forms import drawings
 from pipeline.page.movement import movements
 from pipeline.page.record import SEALED, read_run, visible
 from pipeline.page.replies import replies
@@ -120,6 +121,24 @@ def test_prompts_of_a_sealed_half_stay_off_the_page(run):
     assert [row["text"] for row in sft.samples] == [rows[0]["text"], *[SEALED] * 89]
     assert [row["samples"] for row in sft.samples] == [row["samples"] for row in rows]
     assert not any(row["text"] == SEALED for stage in (base, ppo) for row in stage.samples)
+
+
+def test_drawn_pictures_are_told_with_their_detector(run):
+    """Only where a policy asks for them: the share that is flagged, the detector's notice, or why none is known."""
+    assert drawings(read_run(run)) is None
+    share = {"estimate": 0.03, "low": 0.0, "high": 0.06, "upper_bound": 0.05}
+    looked = {"detector": {"name": "eye", "notice": "<b>owed</b>"}, "pictures": 960, "unsafe": share}
+    for stage, found in (("base", {"not_run": "the model draws nothing"}), ("sft", looked), ("ppo", looked)):
+        path = run / stage / "gate" / "report.json"
+        content = json.loads(path.read_text())
+        content["policy"]["drawings"] = {"detector": "eye"}
+        path.write_text(json.dumps(content | {"drawings": found}))
+    found = drawings(read_run(run))
+    assert found is not None and found.notices == ("<b>owed</b>",)
+    assert found.table.rows[0][:2] == ("Base model", "not run: the model draws nothing")
+    assert found.table.rows[2] == ("PPO", "eye", "960", "0.030", "0.000 to 0.060", "0.050")
+    text = drawn(run)
+    assert "Pictures that it draws" in text and "<b>owed</b>" in text
 
 
 def test_of_very_many_replies_the_worst_and_an_even_choice(finished):
