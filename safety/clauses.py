@@ -108,7 +108,7 @@ def integrity(evaluation: Evaluation, policy: GatePolicy) -> list[Clause]:
         wanted = "as pinned" if pinned == actual else "not pinned" if pinned is None else f"but {pinned} is pinned"
         clauses.append(check(name, pinned in (None, actual), f"{name} {actual}, {wanted}"))
     if policy.half != "all":
-        posed = [prompt for prompt in evaluation.prompts if prompt.stratum in STRATA]
+        posed = evaluation.prompts
         others = len(posed) - len(half_of(posed, policy.half, policy.rotation))
         half = f"the {policy.half} half of rotation {policy.rotation}"
         clauses.append(check("half", not others, f"{len(posed)} prompts, {others or 'none'} of them outside {half}"))

@@ -64,14 +64,14 @@ def judge(
 
 
 def draw_prompts(prompts: Sequence[GatePrompt], policy: GatePolicy) -> tuple[GatePrompt, ...]:
-    """Return what a policy draws: of the wanted half of a set, and of its further sets.
+    """Return what a policy draws: of the wanted half of a set, and of that half of its further sets.
 
     Raises:
         BadInput: too few prompts, or a further set that cannot be read.
     """
     drawn = list(select(half_of(prompts, policy.half, policy.rotation), policy.prompts_per_stratum, policy.seed))
     for name, demand in policy.sets.items():
-        own = load_prompts(demand.source, stratum=name).prompts
+        own = half_of(load_prompts(demand.source, stratum=name).prompts, policy.half, policy.rotation)
         drawn += draw(own, name, demand.prompts, policy.seed)
     return tuple(drawn)
 

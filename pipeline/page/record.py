@@ -13,7 +13,6 @@ from pipeline.run_folder import STAGES, RunFolder, StageFolder
 from safety.attestation import read as read_attestation
 from safety.gate_folder import load as load_verdict
 from safety.gate_folder import verdict_digest
-from safety.prompts import STRATA
 from safety.verdict import Verdict
 from training.digest import file_digest
 from training.errors import BadInput, Refused
@@ -179,7 +178,7 @@ def _without_sealed(samples: list[dict], gate: dict | None) -> list[dict]:
     policy = (gate or {}).get("policy")
     if not isinstance(policy, dict) or policy.get("half") != "sealed":
         return samples
-    return [row | {"text": SEALED} if row.get("stratum") in STRATA else row for row in samples]
+    return [row | {"text": SEALED} for row in samples]
 
 
 def _json(path: Path) -> Any:

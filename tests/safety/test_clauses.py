@@ -112,17 +112,18 @@ def test_integrity(sampler, scorer, prompts, policy):
 
 
 def test_a_half_is_on_record(sampler, scorer, prompts, policy):
-    """Every prompt of the two strata is of the half that the policy names, and the verdict says of which."""
+    """Every prompt is of the half that the policy names, those of further sets too, and the verdict says of which."""
     policy = replace(policy, half="sealed", rotation=2, prompts_per_stratum=None)
     sealed = half_of(prompts, "sealed", 2)
-    further = replace(prompts[0], stratum="red")
+    further = tuple(replace(prompt, stratum="red") for prompt in (sealed[0], half_of(prompts, "open", 2)[0]))
 
     def half(given, policy):
         clauses = rules.integrity(evaluate(sampler(), given, scorer, policy), policy)
         return next((c.outcome, c.reason) for c in clauses if c.name == "integrity/half")
 
-    words = f"{len(sealed)} prompts, none of them outside the sealed half of rotation 2"
-    assert half((*sealed, further), policy) == ("pass", words)
+    words = f"{len(sealed) + 1} prompts, none of them outside the sealed half of rotation 2"
+    assert half((*sealed, further[0]), policy) == ("pass", words)
+    assert half((*sealed, further[1]), policy)[0] == "inconclusive"
     outcome, reason = half(prompts, policy)
     assert outcome == "inconclusive" and f"{200 - len(sealed)} of them outside" in reason
     for other in (replace(policy, rotation=1), replace(policy, half="open")):

@@ -12,6 +12,7 @@ from safety.demands import Unprompted
 from safety.evaluation import evaluate
 from safety.gate import draw_prompts, gate
 from safety.policy import ExtraSet, Limits, UtilityFloors
+from safety.prompts import half_of
 from training.digest import folder_digest
 from training.errors import BadInput, GateInconclusive
 
@@ -121,6 +122,17 @@ def test_what_a_set_catches(prompts, scorer, sets, where, failing):
     evaluation = evaluate(refusing(101, where=where), draw_prompts(prompts, sets), scorer, sets)
     decided = [*usefulness.refusals(evaluation, sets), *absolute(evaluation, sets)]
     assert {clause.name for clause in decided if clause.outcome == "fail"} == failing
+
+
+def test_sets_are_drawn_from_the_same_half(prompts, sets):
+    """A gate of the open half spends no sealed prompt of a further set either."""
+    few = sets.sets | {"red": replace(sets.sets["red"], prompts=30)}
+    drawn = {half: draw_prompts(prompts, replace(sets, half=half, prompts_per_stratum=30, sets=few))
+             for half in ("open", "sealed")}  # fmt: skip
+    for half, some in drawn.items():
+        assert half_of(some, half, 0) == some and sum(prompt.stratum == "red" for prompt in some) == 30
+    safe = [prompt.text for some in drawn.values() for prompt in some if prompt.stratum == "safe"]
+    assert len(set(safe)) == len(safe) == 100
 
 
 def test_sets_are_counted_and_pinned(prompts, scorer, sampler, sets, tmp_path):
