@@ -2,8 +2,7 @@
 
 An adapted matrix is W + alpha / r * A B with A [N, r] and B [r, M]. Losses see whole matrices, merged in float32: the
 model that is trained, the one that is measured and the one that is written are the same numbers, and no layer knows of
-adapters. Memory holds the frozen parameters once and the matrices of a step merged a second time, but gradients and
-moments of the adapters alone.
+adapters. That costs a merged copy of the matrices during a step, in the place of gradients of them all.
 """
 
 import itertools
