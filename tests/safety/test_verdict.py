@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from jaxtyping import config
 
 from safety.clauses import Clause
 from safety.gate_folder import ENVELOPE, has_evidence, load, save
@@ -126,12 +127,6 @@ def _without(values, key):
         lambda v: v | {"attempt": True},
         lambda v: v | {"checkpoint": v["checkpoint"] + "\n"},
         lambda v: v | {"parent_verdict": "sha256:123"},
-        lambda v: v | {"profile": 3},
-        lambda v: v | {"reasons": [3]},
-        lambda v: v | {"seeds": [0]},
-        lambda v: v | {"waivers": [["sft", "x", "fail", "y", "because"]]},
-        lambda v: v | {"clauses": [v["clauses"][0] | {"name": 3}]},
-        lambda v: v | {"clauses": [*v["clauses"], {"name": "x", "outcome": "perhaps", "reason": ""}]},
         lambda v: v | {"clauses": [v["clauses"][0] | {"measured": "0.1"}]},
         lambda v: v | {"clauses": [v["clauses"][0] | {"bound": True}]},
         lambda v: [v],
@@ -143,6 +138,27 @@ def test_malformed_verdicts_are_refused(verdict, tmp_path, tamper):
     path = tmp_path / "gate" / "verdict.json"
     path.write_text(json.dumps(tamper(json.loads(path.read_text()))))
     with pytest.raises(BadInput):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("tamper", "reason"),
+    [
+        (lambda v: v | {"profile": 3}, "profile and reasons are texts"),
+        (lambda v: v | {"reasons": [3]}, "profile and reasons are texts"),
+        (lambda v: v | {"waivers": [["sft", "x", "fail", "y", "because"]]}, "must be a mapping"),
+        (lambda v: v | {"seeds": [0]}, "seeds, scorer and sampling are JSON objects"),
+        (lambda v: v | {"clauses": [v["clauses"][0] | {"name": 3}]}, "a clause has a name"),
+        (lambda v: v | {"clauses": [v["clauses"][0] | {"outcome": "perhaps"}]}, "has the outcome 'perhaps'"),
+    ],
+)
+def test_wrong_types_are_named(verdict, tmp_path, monkeypatch, tamper, reason):
+    """By the verdict itself: tests have every type checked, and a program that is used does not."""
+    monkeypatch.setattr(config, "jaxtyping_disable", True)
+    save(verdict, tmp_path / "gate", {})
+    path = tmp_path / "gate" / "verdict.json"
+    path.write_text(json.dumps(tamper(json.loads(path.read_text()))))
+    with pytest.raises(BadInput, match=reason):
         load(path)
 
 
