@@ -10,7 +10,6 @@ Figures go to benchmarks/results/distill.json and from there into docs/smaller_m
 import argparse
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ CONVERSATIONS, STEPS, SEEDS = 1800, 120, (0, 1, 2)
 CHOOSING_SEED = 100
 # The learning rate is the best of RATES for hard labels (--choose). The distilled student takes the same one, and what
 # else it takes was not chosen by any measurement.
-RATES = (2e-3, 4e-3, 8e-3, 1.6e-2)
+RATES = (2e-3, 4e-3, 8e-3)
 ARMS = {
     "hard labels": {"teacher_weight": 0.0, "learning_rate": 8e-3},
     "distilled": {"teacher_weight": 0.9, "learning_rate": 8e-3},
@@ -43,16 +42,23 @@ def main() -> None:
     if given.data is None:
         write_packaged_data(ROOT / "runs" / "base" / "data")
     bench = Bench(given.data or ROOT / "runs" / "base" / "data", given.work)
-    known = result.read("distill") if (result.RESULTS / "distill.json").exists() else {}
     if given.choose:
         options = [ARMS["hard labels"] | {"learning_rate": rate} for rate in RATES]
         tried = [one | bench.run(one, CHOOSING_SEED, "choosing") for one in options]
-        figures = known | {"choice": {"held_out": bench.sizes("choosing"), "tried": tried}}
-    else:
-        # Seed by seed, so that what is there of a stopped run compares like with like.
-        runs = {(name, seed): bench.run(ARMS[name], seed, "reporting") for seed in SEEDS for name in ARMS}
-        arms = {name: {**ARMS[name], "seeds": [runs[name, seed] for seed in SEEDS]} for name in ARMS}
-        figures = known | bench.describe() | {"arms": arms}
+        record({"choice": {"held_out": bench.sizes("choosing"), "tried": tried}})
+        return
+    figures = bench.describe()
+    arms = {name: {**options, "seeds": []} for name, options in ARMS.items()}
+    for seed in SEEDS:
+        for name, arm in arms.items():
+            arm["seeds"].append(bench.run(ARMS[name], seed, "reporting"))
+        record(figures | {"arms": arms})
+
+
+def record(figures: dict[str, Any]) -> None:
+    """Writes figures beside those that are there, and the tables."""
+    known = result.read("distill") if (result.RESULTS / "distill.json").exists() else {}
+    figures = known | figures
     for name in ("command", "machine", "versions"):
         figures.pop(name, None)
     print(result.write("distill", figures))
@@ -105,6 +111,7 @@ class Bench:
         from base_model.distill import distill
         from base_model.distill_config import DistillConfig
         from base_model.teacher_cache import TeacherCache, write_cache
+        from training.files import write_whole
 
         name = "-".join(f"{name}_{value}" for name, value in options.items())
         folder = self.work / f"{name}-seed_{seed}-steps_{STEPS}"
@@ -113,11 +120,9 @@ class Bench:
         config = DistillConfig(output_dir=str(folder), seed=seed, max_steps=STEPS, save_steps=40, **options)  # pyright: ignore[reportArgumentType]
         cache = self.work / f"teacher-{config.temperature}"
         write_cache(cache, self.teacher, self.text.examples, config)
-        begun = time.perf_counter()
         student = distill(config, self.student(seed), self.text.examples, TeacherCache(cache, self.text.examples))
-        seconds = time.perf_counter() - begun
-        figures = {"seed": seed, "seconds": seconds, **self.figures(student, part)}
-        (folder / "figures.json").write_text(json.dumps(figures), encoding="utf-8")
+        figures = {"seed": seed, **self.figures(student, part)}
+        write_whole(folder / "figures.json", json.dumps(figures))
         return figures
 
     def figures(self, model: Any, part: str) -> dict[str, float]:
@@ -139,15 +144,16 @@ def parameters(model: Any) -> int:
 def draw() -> None:
     """Puts the figures into docs/smaller_models.md."""
     found, page = result.read("distill"), ROOT / "docs" / "smaller_models.md"
-    header = ["held-out conversations", *(f"seed {seed}" for seed in SEEDS), "mean"]
+    seeds = [f"seed {one['seed']}" for one in found["arms"]["distilled"]["seeds"]]
+    header = ["held-out conversations", *seeds, "mean"]
     rows = []
     for metric, words in (("nats_per_token", "nats a token"), ("bits_per_byte", "bits a byte")):
-        values = {name: np.array([seed[metric] for seed in arm["seeds"]]) for name, arm in found["arms"].items()}
+        values = {name: np.array([one[metric] for one in arm["seeds"]]) for name, arm in found["arms"].items()}
         values["difference"] = values["distilled"] - values["hard labels"]
         for name, each in values.items():
             sign = "+" if name == "difference" else ""
             rows.append([f"{words}: {name}", *(f"{value:{sign}.3f}" for value in (*each, each.mean()))])
-        rows.append([f"{words}: the teacher", *[""] * len(SEEDS), f"{found['teacher'][metric]:.3f}"])
+        rows.append([f"{words}: the teacher", *[""] * len(seeds), f"{found['teacher'][metric]:.3f}"])
     result.fill(page, "distill", result.table(header, rows))
     header = ["learning rate, hard labels", "nats a token", "bits a byte"]
     rows = [
