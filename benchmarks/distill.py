@@ -24,7 +24,7 @@ CONVERSATIONS, STEPS, SEEDS = 1800, 120, (0, 1, 2)
 CHOOSING_SEED = 100
 # The learning rate is the best of RATES for hard labels (--choose). The distilled student takes the same one, and what
 # else it takes was not chosen by any measurement.
-RATES = (2e-3, 4e-3, 8e-3)
+RATES = (2e-3, 4e-3, 8e-3, 1.6e-2)
 ARMS = {
     "hard labels": {"teacher_weight": 0.0, "learning_rate": 8e-3},
     "distilled": {"teacher_weight": 0.9, "learning_rate": 8e-3},
@@ -152,7 +152,8 @@ def draw() -> None:
         values["difference"] = values["distilled"] - values["hard labels"]
         for name, each in values.items():
             sign = "+" if name == "difference" else ""
-            rows.append([f"{words}: {name}", *(f"{value:{sign}.3f}" for value in (*each, each.mean()))])
+            cells = [f"{value:{sign}.3f}".replace("-", "−") for value in (*each, each.mean())]
+            rows.append([f"{words}: {name}", *cells])
         rows.append([f"{words}: the teacher", *[""] * len(seeds), f"{found['teacher'][metric]:.3f}"])
     result.fill(page, "distill", result.table(header, rows))
     header = ["learning rate, hard labels", "nats a token", "bits a byte"]
