@@ -156,13 +156,15 @@ def test_the_chain_in_words(run, world, say, tmp_path):
 
 
 def test_verify_refuses(run, say, tmp_path):
-    """Another key, a stage without a verdict, a base that is not here."""
+    """Another key, another policy, a stage without a verdict, a base that is not here."""
     make_pair(tmp_path / "other.pem")
     code, _, line = say("safety", "verify", run, "--key", tmp_path / "other.pem.pub")
     assert code == 5 and "which is not trusted here" in line
     code, _, line = say("safety", "verify", run, f"base={tmp_path}/gone")
     assert code == 5 and "the checkpoint of base cannot be taken as gated" in line
     assert say("safety", "verify", run / "sft", f"base={tmp_path}/gone")[0] == 0, "its verdict is"
+    code, _, line = say("safety", "verify", run, policy(tmp_path, seed=450))
+    assert code == 5 and "was judged by the policy" in line
     (run / "reward" / "checkpoint").mkdir(parents=True)
     code, _, line = say("safety", "verify", run)
     assert code == 5 and "reward has no verdict" in line
@@ -230,6 +232,22 @@ def test_swapped_while_a_gate_reads(run, say, monkeypatch, world):
     code, _, line = say("safety", "gate", f"out={run}", "stage=sft")
     assert code == 5 and "was changed between its check and its reading" in line
     assert not (run / "sft" / "gate" / "verdict.json").exists()
+
+
+def test_swapped_between_a_gates_two_looks(run, say, monkeypatch, world):
+    """The folder is listed once: what is read is compared with the list that the verdict's digest is of."""
+    shutil.rmtree(run / "sft" / "gate")
+    place, real = run / "sft" / "checkpoint", attested_model.manifest
+
+    def swapping(folder):
+        entries = real(folder)
+        shutil.rmtree(place)
+        shutil.copytree(world / "base", place)
+        return entries
+
+    monkeypatch.setattr(attested_model, "manifest", swapping)
+    code, _, line = say("safety", "gate", f"out={run}", "stage=sft")
+    assert code == 5 and "was changed between its check and its reading" in line
 
 
 def test_replayed_from_an_older_run(run, say, tmp_path):
