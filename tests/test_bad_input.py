@@ -280,7 +280,7 @@ def test_what_bad_input_does_to_the_options_of_a_run(train, run, world):
 
 
 def test_a_loss_that_is_not_a_number(train, run, monkeypatch):
-    def step(state, batch, **options):
+    def step(state, batch, frozen, **options):
         # The root of a negative number, from the third step on.
         loss = -jnp.sqrt(1.5 - state.step.astype(jnp.float32))
         return state._replace(step=state.step + 1), {"loss": loss}
