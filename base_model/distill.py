@@ -15,19 +15,18 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from base_model import checkpoint
-from base_model.batch import Batch, pack
+from base_model.batch import Batch
 from base_model.checkpoint import LanguageModel, build, logical_axes, split, structure_of
 from base_model.distill_config import DistillConfig
 from base_model.divergence import coarse_log_probs, divergence, taught_loss
 from base_model.interleave import Example, digest
 from base_model.likelihood import held_out, over_logits, score_logits
-from base_model.media import count, room
+from base_model.packed import PackedExamples
 from base_model.teacher_cache import Targets, TeacherCache, learned
 from training.checkpoint import content_digest
 from training.errors import BadInput
 from training.masked import masked_sum
 from training.minimise import mesh_of, minimise
-from training.packing import PackedStream
 from training.step import Totals
 
 
@@ -106,21 +105,18 @@ def distill(
         student.config, student.tokenizer,
         dtype=config.matmul_dtype, remat=config.gradient_checkpointing, mesh=mesh_of(config),
     ))  # fmt: skip
-    sizes = [(len(example), *count([example.media])) for example in examples]
-    stream = PackedStream(sizes, (config.max_length, *config.slots), seed=config.seed)
-    media = room([[example.media] for example in examples], slots=config.slots)
+    packed = PackedExamples(examples, config.max_length, config.slots, seed=config.seed)
 
-    def batch_at(step: int, rows: int) -> Taught:
-        packed = stream.rows(step * rows, rows)
-        batch = pack([[examples[i] for i in row] for row in packed], config.max_length, media)
-        return Taught(batch, targets_of(packed, examples, teacher, config))
+    def batch_at(step: int, count: int) -> Taught:
+        rows = packed.rows(step * count, count)
+        return Taught(packed.batch(rows), targets_of(rows, examples, teacher, config))
 
     plain = structure_of(student.config, student.tokenizer)
     loss = partial(
         distillation, split(module)[0], teacher_weight=config.teacher_weight, temperature=config.temperature
     )
     state = minimise(
-        loss, student.params, logical_axes(module), batch_at=batch_at, examples=stream.rows_per_epoch, config=config,
+        loss, student.params, logical_axes(module), batch_at=batch_at, examples=packed.rows_per_epoch, config=config,
         label="distillation",
         identity=(student.config.to_json(), digest(examples), content_digest(student.params), teacher.identity),
         evaluate=(lambda params: _figures(plain, params, held_out_examples)) if held_out_examples else None,

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.parts import result  # noqa: E402
+from benchmarks.parts.packaged import packaged_files  # noqa: E402
 
 CONVERSATIONS, STEPS, SEEDS = 1800, 120, (0, 1, 2)
 CHOOSING_SEED = 100
@@ -37,11 +38,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "distill_benchmark", help="folder of the runs")
     parser.add_argument("--choose", action="store_true", help="choose the learning rate instead of comparing")
     given = parser.parse_args()
-    from pipeline.data.packaged import write_packaged_data
-
-    if given.data is None:
-        write_packaged_data(ROOT / "runs" / "base" / "data")
-    bench = Bench(given.data or ROOT / "runs" / "base" / "data", given.work)
+    bench = Bench(packaged_files(given.data), given.work)
     if given.choose:
         options = [ARMS["hard labels"] | {"learning_rate": rate} for rate in RATES]
         tried = [one | bench.run(one, CHOOSING_SEED, "choosing") for one in options]

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.parts import result  # noqa: E402
+from benchmarks.parts.packaged import packaged_files  # noqa: E402
 
 STEPS, COPIES = 150, 4
 OF_A_SOURCE = 4
@@ -29,11 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with pretrain.jsonl, pretrain_heldout.jsonl and images")
     given = parser.parse_args()
-    from pipeline.data.packaged import write_packaged_data
-
-    if given.data is None:
-        write_packaged_data(ROOT / "runs" / "base" / "data")
-    data = given.data or ROOT / "runs" / "base" / "data"
+    data = packaged_files(given.data)
     print(result.write("image_tokenizer", {"tokenizer": tokenizer_figures(data), "drawing": drawing_figures(data)}))
     draw()
 

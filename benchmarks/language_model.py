@@ -20,6 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.parts import result  # noqa: E402
 from benchmarks.parts.kneser_ney import KneserNey  # noqa: E402
+from benchmarks.parts.packaged import packaged_files  # noqa: E402
 
 MODEL = ROOT / "base_model" / "tiny"
 LENGTH = 128  # of the pieces that the model was trained on, as configs/tiny_base.yaml says
@@ -32,11 +33,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with pretrain.jsonl and pretrain_heldout.jsonl")
     parser.add_argument("--questions", type=int, help="so many, drawn with seed 0, instead of the whole test split")
     given = parser.parse_args()
-    from pipeline.data.packaged import write_packaged_data
-
-    if given.data is None:
-        write_packaged_data(ROOT / "runs" / "base" / "data")
-    print(result.write("language_model", measure(given.data or ROOT / "runs" / "base" / "data", given.questions)))
+    print(result.write("language_model", measure(packaged_files(given.data), given.questions)))
     draw()
 
 

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.parts import result  # noqa: E402
+from benchmarks.parts.packaged import packaged_files  # noqa: E402
 
 KINDS = {"safetensors": "bfloat16, as shipped", "int8": "int8", "int4": "int4"}
 LENGTH = 128
@@ -27,11 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with pretrain_heldout.jsonl, gate_prompts.jsonl and images")
     given = parser.parse_args()
-    from pipeline.data.packaged import write_packaged_data
-
-    if given.data is None:
-        write_packaged_data(ROOT / "runs" / "base" / "data")
-    print(result.write("quantize", measure(given.data or ROOT / "runs" / "base" / "data")))
+    print(result.write("quantize", measure(packaged_files(given.data))))
     result.fill(ROOT / "docs" / "commands.md", "quantize", table(result.read("quantize")))
 
 

@@ -10,17 +10,16 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from base_model.batch import Batch, pack
+from base_model.batch import Batch
 from base_model.checkpoint import LanguageModel
 from base_model.interleave import digest
-from base_model.media import count, room
+from base_model.packed import PackedExamples
 from ppo.config import PPOConfig
 from ppo.losses import loss_denominator
 from ppo.rollout import Rollout
 from sft.config import SFTConfig
 from sft.data import sft_examples
 from training.dataset import Row
-from training.packing import PackedStream
 
 
 class Mixed(NamedTuple):
@@ -51,22 +50,15 @@ class SupervisedRows:
             row_shards: over how many devices the rows of a batch are spread.
         """
         options = SFTConfig(max_length=config.ptx_max_length, seed=config.seed, on_bad_row=config.on_bad_row)
-        self._examples = sft_examples(rows, model, options, slots=options.slots)
-        sizes = [(len(example), *count([example.media])) for example in self._examples]
-        self._stream = PackedStream(sizes, (options.max_length, *options.slots), seed=config.seed)
-        self._room = room([[example.media] for example in self._examples], slots=options.slots)
+        examples = sft_examples(rows, model, options, slots=options.slots)
+        self.digest = digest(examples)
+        self._packed = PackedExamples(examples, options.max_length, options.slots, seed=config.seed)
         self._rows = config.per_device_ptx_batch_size * config.gradient_accumulation_steps * row_shards
         self._config = config
 
-    @property
-    def digest(self) -> str:
-        """Digest of the rows."""
-        return digest(self._examples)
-
     def beside(self, rollout: Rollout, number: int) -> Mixed:
         """A minibatch with the supervised rows of its number, counted from 0 over the whole training."""
-        packed = self._stream.rows(number * self._rows, self._rows)
-        batch = pack([[self._examples[i] for i in row] for row in packed], self._config.ptx_max_length, self._room)
+        batch = self._packed.batch(self._packed.rows(number * self._rows, self._rows))
         counted = loss_denominator(jnp.asarray(rollout.mask), aggregation=self._config.loss_aggregation)
         weight = float(counted) / max(int(batch.learn.sum()), 1)
         return Mixed(rollout, batch, jnp.full(self._rows, weight, jnp.float32))

@@ -14,14 +14,14 @@ from base_model.batch import Batch, pack
 from base_model.checkpoint import LanguageModel, build, logical_axes, split
 from base_model.interleave import Example, digest
 from base_model.likelihood import cross_entropy, held_out
-from base_model.media import count, room
+from base_model.media import NOTHING, room
+from base_model.packed import PackedExamples
 from sft.config import SFTConfig
 from sft.data import sft_examples
 from training.checkpoint import content_digest
 from training.dataset import Row, batch_indices, read_rows
 from training.loop import probe_of
 from training.minimise import mesh_of, minimise
-from training.packing import PackedStream
 
 Dataset = str | Path | Sequence[Row]
 
@@ -64,20 +64,17 @@ class SFTTrainer:
     def train(self) -> dict[str, float]:
         """Trains, from the newest saved state if there is one, and returns the held-out figures."""
         args = self.args
-        media = [[example.media] for example in self._examples]
-        if args.packing:
-            sizes = [(len(example), *count([example.media])) for example in self._examples]
-            stream = PackedStream(sizes, (args.max_length, *args.slots), seed=args.seed)
-            rows_per_epoch, shapes = stream.rows_per_epoch, room(media, slots=args.slots)
-        else:
-            stream, rows_per_epoch, shapes = None, len(self._examples), room(media)
+        packed = (
+            PackedExamples(self._examples, args.max_length, args.slots, seed=args.seed) if args.packing else None
+        )
+        rows_per_epoch = len(self._examples) if packed is None else packed.rows_per_epoch
+        shapes = room([[example.media] for example in self._examples]) if packed is None else NOTHING
 
         def batch_at(step: int, rows: int) -> Batch:
-            if stream is not None:
-                packed = stream.rows(step * rows, rows)
-            else:
-                packed = [[int(i)] for i in batch_indices(step, count=rows_per_epoch, batch_size=rows, seed=args.seed)]
-            return pack([[self._examples[i] for i in row] for row in packed], args.max_length, shapes)
+            if packed is not None:
+                return packed.batch(packed.rows(step * rows, rows))
+            alone = batch_indices(step, count=rows_per_epoch, batch_size=rows, seed=args.seed)
+            return pack([[self._examples[i]] for i in alone], args.max_length, shapes)
 
         state = minimise(
             partial(cross_entropy, self._structure),

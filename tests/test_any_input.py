@@ -316,7 +316,7 @@ def test_verdicts(write, content):
     verdict = expected(lambda: load(write("verdict.json", content)))
     if verdict is not None:
         expected(verdict.raise_unless_passed)
-        verdict.to_json()
+        assert load(write("verdict.json", verdict.to_json())).to_json() == verdict.to_json()
 
 
 @look

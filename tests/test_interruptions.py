@@ -46,7 +46,7 @@ def world(tiny_model, tmp_path_factory, in_process):
 def interrupted(world, tmp_path_factory):
     """A run that was stopped in its third step, after two states were saved; the same words go on with it."""
     run = shutil.copytree(world / "run", tmp_path_factory.mktemp("interrupted") / "run")
-    pack, calls = sft.train.pack, []
+    pack, calls = sft.train.PackedExamples.batch, []
 
     def stop_at_the_third(*arguments, **options):
         calls.append(None)
@@ -55,7 +55,7 @@ def interrupted(world, tmp_path_factory):
         return pack(*arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sft.train, "pack", stop_at_the_third)
+        patch.setattr(sft.train.PackedExamples, "batch", stop_at_the_third)
         assert cli.main(words(world, run)) == 130
     assert latest_step(run / "sft" / "state") == 2
     return run

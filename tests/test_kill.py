@@ -136,7 +136,7 @@ def test_a_gate_killed_again_and_again(killed):
 def test_sft_killed_again_and_again(killed, nursery):
     """In an update, a state's write, between two lines of metrics, in the checkpoint's write, around its record."""
     run, kill, finish = killed
-    kill("sft.train:pack", 2, "before")
+    kill("sft.train:PackedExamples.batch", 2, "before")
     kill("os:rename", 3, "before", HALF_SAVED)
     assert list((run / "sft" / "state").glob(f"*{HALF_SAVED}"))
     half_a_line(run / "sft" / "metrics.jsonl")

@@ -239,7 +239,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(trained, student, examp
         config, student, examples, TeacherCache(cache, examples), examples
     )
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(base_model.distill, "pack", killed_at(6, pack))
+        patch.setattr(base_model.distill.PackedExamples, "batch", killed_at(6, base_model.distill.PackedExamples.batch))
         run()
     assert latest_step(tmp_path / "state") == 4
     assert content_digest(run().params) == content_digest(trained[1].params)

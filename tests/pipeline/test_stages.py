@@ -229,7 +229,7 @@ def test_a_killed_stage_goes_on(command, run, world, monkeypatch):
     described = (run / "sft" / "checkpoint" / "config.json").read_text()
     shutil.rmtree(run / "sft")
     with monkeypatch.context() as patch:
-        patch.setattr(sft.train, "pack", killed_at(3, sft.train.pack))
+        patch.setattr(sft.train.PackedExamples, "batch", killed_at(3, sft.train.PackedExamples.batch))
         code, line = command("sft", "train", "sft.save_steps=1", out=run)
     assert code == 1 and "Killed" in line and "crash.txt" in line and not (run / "sft" / "checkpoint").exists()
     assert command("sft", "train", "sft.save_steps=1", out=run)[0] == 0

@@ -65,7 +65,7 @@ def test_a_state_holds_adapters_and_their_moments(trained, model):
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(trained, start, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(sft.train, "pack", killed_at(6, sft.train.pack))
+        patch.setattr(sft.train.PackedExamples, "batch", killed_at(6, sft.train.PackedExamples.batch))
         with pytest.raises(Killed):
             start(tmp_path).train()
     resumed = start(tmp_path)

@@ -131,7 +131,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(trained, model, picture
     config = SFTConfig(output_dir=str(tmp_path), eval_steps=10, **OPTIONS)
     for call in (12, 5):  # after the state of step 7, then after that of step 7 again (11 = 7 + 4)
         with monkeypatch.context() as patch:
-            patch.setattr(sft.train, "pack", killed_at(call, sft.train.pack))
+            patch.setattr(sft.train.PackedExamples, "batch", killed_at(call, sft.train.PackedExamples.batch))
             with pytest.raises(Killed):
                 SFTTrainer(model, config, rows, rows).train()
     resumed = SFTTrainer(model, config, rows, rows)

@@ -1,0 +1,15 @@
+"""The packaged files that benchmarks measure on."""
+
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parents[2] / "runs" / "base" / "data"
+
+
+def packaged_files(given: Path | None) -> Path:
+    """The folder that was given, or else the one that `theodolite base pretrain` writes them to, filled if need be."""
+    if given is not None:
+        return given
+    from pipeline.data.packaged import write_packaged_data
+
+    write_packaged_data(FOLDER)
+    return FOLDER
