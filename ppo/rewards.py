@@ -24,14 +24,12 @@ class Responses(NamedTuple):
       mask: [B, T] True on the response, its EOS included.
       lengths: [B] number of tokens kept.
       has_eos: [B] whether the response ended by itself.
-      score_index: [B] the token that receives the score; -1 for an empty response.
     """
 
     tokens: Int[Array, "B T"]
     mask: Bool[Array, "B T"]
     lengths: Int[Array, "B"]
     has_eos: Bool[Array, "B"]
-    score_index: Int[Array, "B"]
 
 
 def truncate_at_eos(tokens: Int[Array, "B T"], *, eos_id: int, pad_id: int) -> Responses:
@@ -58,7 +56,6 @@ def truncate_at_eos(tokens: Int[Array, "B T"], *, eos_id: int, pad_id: int) -> R
         mask=mask,
         lengths=jnp.sum(mask, axis=1),
         has_eos=jnp.any(is_eos & mask, axis=1),
-        score_index=score_index(mask),
     )
 
 

@@ -12,11 +12,20 @@ from base_model.batch import Batch
 from base_model.image_codes import drawn_so_far
 from base_model.likelihood import over_logits
 from base_model.sampling import Samples, Vocabulary, permitted
+from base_model.tokenizer import PAD
 from ppo.advantages import generalised_advantages, whiten_advantages
 from ppo.config import PPOConfig
 from ppo.kl import mean_sequence_kl, token_kl
 from ppo.logprobs import token_entropy, token_logprobs
-from ppo.rewards import normalise_scores, penalise_missing_eos, replace_missing_eos, token_rewards, whiten_rewards
+from ppo.rewards import (
+    Responses,
+    normalise_scores,
+    penalise_missing_eos,
+    replace_missing_eos,
+    token_rewards,
+    truncate_at_eos,
+    whiten_rewards,
+)
 from reward.model import segment_scores, token_values
 from training.masked import masked_mean
 
@@ -55,14 +64,19 @@ class Rollout(NamedTuple):
     returns: Float[Array, "B R"]
 
 
-def join(prompts: Batch, samples: Samples) -> Batch:
+def responses_of(samples: Samples, vocabulary: Vocabulary) -> Responses:
+    """Replies cut at their end by their tokens alone: where a sampler stops drawing need not be known here."""
+    return truncate_at_eos(samples.tokens, eos_id=vocabulary.end_of_turn, pad_id=PAD)
+
+
+def join(prompts: Batch, responses: Responses) -> Batch:
     """Prompts and their replies as rows of P + R tokens; positions go on where the prompt's end."""
-    segments = jnp.concatenate([prompts.segments, samples.mask.astype(jnp.int32)], 1)
+    segments = jnp.concatenate([prompts.segments, responses.mask.astype(jnp.int32)], 1)
     return prompts._replace(
-        tokens=jnp.concatenate([prompts.tokens, samples.tokens], 1),
+        tokens=jnp.concatenate([prompts.tokens, responses.tokens], 1),
         segments=segments,
         positions=jnp.maximum(jnp.cumsum(segments, 1) - 1, 0),
-        learn=jnp.concatenate([jnp.zeros_like(prompts.learn), samples.mask], 1),
+        learn=jnp.concatenate([jnp.zeros_like(prompts.learn), responses.mask], 1),
     )
 
 
@@ -131,18 +145,18 @@ def assess(
     Returns:
         The rollout, and its metrics under the mask.
     """
-    sequences, mask, length = join(prompts, samples), samples.mask, config.response_length
+    responses = responses_of(samples, models.vocabulary)
+    sequences, mask, length = join(prompts, responses), responses.mask, config.response_length
     log_probs, entropy = response_log_probs(models, policy, sequences, length=length, temperature=config.temperature)
     ref_log_probs, _ = response_log_probs(models, reference, sequences, length=length, temperature=config.temperature)
     values = response_values(models, critic, sequences, length=length)
     raw_scores = reward_scores(models, reward_model, sequences)
 
-    has_eos = (mask & (samples.tokens == models.vocabulary.end_of_turn)).any(1)
     scores = normalise_scores(raw_scores, mean=statistics.mean, std=statistics.std)
     if config.missing_eos_score is not None:
-        scores = replace_missing_eos(scores, has_eos, score=config.missing_eos_score)
+        scores = replace_missing_eos(scores, responses.has_eos, score=config.missing_eos_score)
     elif config.missing_eos_penalty is not None:
-        scores = penalise_missing_eos(scores, has_eos, penalty=config.missing_eos_penalty)
+        scores = penalise_missing_eos(scores, responses.has_eos, penalty=config.missing_eos_penalty)
     kl = token_kl(log_probs, ref_log_probs, estimator=config.kl_estimator)
     clip = (-config.score_clip, config.score_clip) if config.score_clip else None
     rewards = token_rewards(scores, kl, mask, kl_coef=kl_coef, score_clip=clip)
@@ -159,8 +173,8 @@ def assess(
         "kl": mean_sequence_kl(token_kl(log_probs, ref_log_probs, estimator="k1"), mask),
         "kl_coef": kl_coef,
         "entropy": masked_mean(entropy, mask),
-        "eos_rate": has_eos.mean(),
-        "response_length": mask.sum(1).mean(),
+        "eos_rate": responses.has_eos.mean(),
+        "response_length": responses.lengths.mean(),
         # How far the sampler's own log-probabilities are from the trainer's: more than rounding means that what was
         # sampled is not what is being updated.
         "sampler_mismatch": jnp.where(mask, jnp.abs(samples.log_probs - log_probs), 0).max(),

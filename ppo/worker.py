@@ -15,7 +15,7 @@ from base_model.interleave import Example
 from base_model.media import Media, room
 from base_model.sampling import Samples, SamplingConfig, sample
 from ppo.config import PPOConfig
-from ppo.rollout import Models, Rollout, ScoreStatistics, assess, join, reward_scores
+from ppo.rollout import Models, Rollout, ScoreStatistics, assess, join, responses_of, reward_scores
 from training.dataset import batch_indices
 from training.sharding import shard_batch
 
@@ -66,7 +66,8 @@ class RolloutWorker:
         """The reward model's mean and standard deviation on the reference's replies to the first rollout's prompts."""
         prompts, numbers = self._draw_prompts(0)
         samples = self._answer(self.reference, prompts, numbers, stream=_STATISTICS)
-        scores = reward_scores(self.models, self.reward_model, join(prompts, samples))
+        sequences = join(prompts, responses_of(samples, self.models.vocabulary))
+        scores = reward_scores(self.models, self.reward_model, sequences)
         return ScoreStatistics(scores.mean(), scores.std() + 1e-6)
 
     def _draw_prompts(self, index: int) -> tuple[Batch, np.ndarray]:

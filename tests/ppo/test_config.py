@@ -151,7 +151,7 @@ def loop(tiny_model):
 
         def sample(structure, params, prompts, keys, *, vocabulary, config):
             seen["sampled"].append((len(keys), config.max_new_tokens, config.temperature, prompts.tokens.shape[1]))
-            return Samples(*(np.zeros((len(keys), 1), kind) for kind in (np.int32, bool, np.float32)))
+            return Samples(*(jnp.zeros((len(keys), 1), kind) for kind in (np.int32, bool, np.float32)))
 
         def assess(models, policy, critic, reference, reward, prompts, samples, statistics, kl_coef, *, config):
             seen["rollouts"].append(float(kl_coef))
@@ -168,7 +168,7 @@ def loop(tiny_model):
             patch.setattr(ppo.worker, "sample", sample)
             patch.setattr(ppo.worker, "assess", assess)
             patch.setattr(ppo.learner, "update", update)
-            patch.setattr(ppo.worker, "join", lambda prompts, samples: prompts)
+            patch.setattr(ppo.worker, "join", lambda prompts, responses: prompts)
             patch.setattr(ppo.worker, "reward_scores", lambda models, params, sequences: jnp.array([3.0, 5.0]))
             patch.setattr(jax, "jit", lambda function, **options: function)
             rows = as_rows([{"prompt": "hello"}, {"prompt": "how are you"}])

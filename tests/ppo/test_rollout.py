@@ -14,8 +14,18 @@ from base_model.checkpoint import structure_of
 from base_model.generate import reply_keys, vocabulary_of
 from base_model.media import Media
 from base_model.sampling import SamplingConfig, sample
+from base_model.tokenizer import PAD
 from ppo.config import PPOConfig
-from ppo.rollout import Models, ScoreStatistics, assess, join, response_log_probs, response_values, reward_scores
+from ppo.rollout import (
+    Models,
+    ScoreStatistics,
+    assess,
+    join,
+    response_log_probs,
+    response_values,
+    responses_of,
+    reward_scores,
+)
 
 LENGTH, TEMPERATURE = 6, 0.8
 CONFIG = PPOConfig(response_length=LENGTH, temperature=TEMPERATURE, kl_coef=0.3, missing_eos_score=-2.0)
@@ -60,14 +70,32 @@ def samples(policy, models, prompts):
 
 
 @pytest.fixture(scope="module")
-def judged(models, policy, critic, reward_model, prompts, samples):
-    """A rollout whose reference is another model than the policy, and its metrics."""
-    reference = jax.tree.map(lambda x: 1.1 * x, policy.params)
-    rollout, metrics = assess(
-        models, policy.params, critic.params, reference, reward_model.params, prompts, samples,
-        ScoreStatistics(jnp.float32(0.5), jnp.float32(2.0)), jnp.float32(0.3), config=CONFIG,
-    )  # fmt: skip
-    return jax.device_get(rollout), jax.device_get(metrics), reference
+def responses(samples, models):
+    return responses_of(samples, models.vocabulary)
+
+
+@pytest.fixture(scope="module")
+def reference(policy):
+    """Another model than the policy."""
+    return jax.tree.map(lambda x: 1.1 * x, policy.params)
+
+
+@pytest.fixture(scope="module")
+def judge(models, policy, critic, reward_model, reference, prompts):
+    """Makes a rollout of samples, and its metrics."""
+
+    def assessed(samples):
+        return jax.device_get(assess(
+            models, policy.params, critic.params, reference, reward_model.params, prompts, samples,
+            ScoreStatistics(jnp.float32(0.5), jnp.float32(2.0)), jnp.float32(0.3), config=CONFIG,
+        ))  # fmt: skip
+
+    return assessed
+
+
+@pytest.fixture(scope="module")
+def judged(judge, samples):
+    return judge(samples)
 
 
 @pytest.fixture(scope="module")
@@ -82,14 +110,29 @@ def log_probs(models):
 
 
 def test_the_trainer_scores_what_the_sampler_drew(judged, samples, prompts):
-    rollout, metrics, _ = judged
+    rollout, metrics = judged
     mask = np.asarray(samples.mask)
+    np.testing.assert_array_equal(rollout.mask, mask)
     lengths = mask.sum(1)
     assert lengths.min() < LENGTH and (mask.cumsum(1)[:, -1] == lengths).all() and lengths.min() >= 1
     difference = np.abs(np.asarray(samples.log_probs) - rollout.log_probs)[mask]
     assert difference.max() < 1e-5
     assert metrics["sampler_mismatch"] == pytest.approx(difference.max(), abs=1e-7)
     assert rollout.log_probs[mask].max() < 0
+
+
+def test_a_rollout_ends_replies_where_recorded_ones_end(golden, judge, samples, models):
+    """Whatever a sampler leaves behind an end of turn, and whatever it says of its length."""
+    rows = np.resize(golden("tok.in.responses"), samples.tokens.shape)
+    wanted = {name: np.resize(golden(f"tok.{name}"), rows.shape) for name in ("truncated", "mask")}
+    ids = np.arange(10) + 20
+    ids[[1, 2]] = PAD, models.vocabulary.end_of_turn
+    rollout, metrics = judge(samples._replace(tokens=jnp.asarray(ids[rows], jnp.int32)))
+    np.testing.assert_array_equal(rollout.mask, wanted["mask"])
+    np.testing.assert_array_equal(rollout.sequences.tokens[:, -LENGTH:], ids[wanted["truncated"]])
+    np.testing.assert_array_equal(rollout.sequences.learn[:, -LENGTH:], wanted["mask"])
+    assert metrics["eos_rate"] == pytest.approx(np.resize(golden("tok.has_eos"), len(rows)).mean())
+    assert metrics["response_length"] == pytest.approx(wanted["mask"].sum(1).mean())
 
 
 def test_soft_tokens_roles_and_padding_are_never_sampled(samples, models, tiny_model):
@@ -130,25 +173,25 @@ def test_log_probs_and_values_are_those_of_the_state_before_each_token(
             assert rollout.values[row, number] == pytest.approx(value, abs=1e-5)
 
 
-def test_more_padding_changes_nothing(models, policy, prompts, samples, log_probs, judged):
+def test_more_padding_changes_nothing(policy, prompts, responses, log_probs, judged):
     wide = jax.tree.map(lambda x: x, prompts)
     pad = lambda x: np.pad(np.asarray(x), ((0, 0), (9, 0)))  # noqa: E731
     wide = wide._replace(**{name: pad(getattr(wide, name)) for name in ("tokens", "segments", "positions", "learn")})
-    found, _ = log_probs(policy.params, join(wide, samples))
-    mask = np.asarray(samples.mask)
+    found, _ = log_probs(policy.params, join(wide, responses))
+    mask = np.asarray(responses.mask)
     np.testing.assert_allclose(found[mask], judged[0].log_probs[mask], atol=1e-5)
 
 
-def test_positions_go_on_where_the_prompt_ends(prompts, samples):
-    joined = jax.device_get(join(prompts, samples))
+def test_positions_go_on_where_the_prompt_ends(prompts, responses):
+    joined = jax.device_get(join(prompts, responses))
     for row in range(4):
         real = joined.segments[row] > 0
         assert joined.positions[row][real].tolist() == list(range(real.sum()))
         assert (joined.positions[row] >= 0).all()
 
 
-def test_metrics_by_hand(judged, samples, models, reward_model, log_probs):
-    rollout, metrics, reference = judged
+def test_metrics_by_hand(judged, samples, models, reference, reward_model, log_probs):
+    rollout, metrics = judged
     mask, tokens = np.asarray(samples.mask), np.asarray(samples.tokens)
     ended = (mask & (tokens == models.vocabulary.end_of_turn)).any(1)
     assert 0 < ended.mean() < 1 and metrics["eos_rate"] == pytest.approx(ended.mean())
@@ -176,8 +219,8 @@ def test_metrics_by_hand(judged, samples, models, reward_model, log_probs):
     assert (rollout.advantages[~mask] == 0).all() and (rollout.returns[~mask] == 0).all()
 
 
-def test_all_four_models_see_the_picture(models, policy, critic, reward_model, prompts, samples, log_probs):
-    sequences = jax.tree.map(np.asarray, join(prompts, samples))
+def test_all_four_models_see_the_picture(models, policy, critic, reward_model, prompts, responses, log_probs):
+    sequences = jax.tree.map(np.asarray, join(prompts, responses))
     images = np.random.default_rng(0).permuted(sequences.media.images, axis=2)
     other = sequences._replace(media=Media(images))
     values = jax.jit(lambda params, s: response_values(models, params, s, length=LENGTH))
