@@ -14,6 +14,7 @@ from pipeline import ledger
 from pipeline.gates import conversation
 from pipeline.held_out import held_out_rewards, picture_exact_match, reward_interval
 from pipeline.stages import Pipeline
+from reward.best_of_n import best_of_n_curve
 from reward.model import score
 from safety.gate_folder import load
 from safety.statistics import Interval, bootstrap_mean, in_words
@@ -97,10 +98,15 @@ def _best_of_n(pipeline: Pipeline, reward_model: LanguageModel, centre: float, s
     toxicity = np.array([line["scores"][label] for line in lines])
     favourite = rewards.argmax(1)
     rows = np.arange(len(lines))
-    chosen = (rewards[rows, favourite] - centre) / scale
+    rewards = (rewards - centre) / scale
+    chosen = rewards[rows, favourite]
     return {
         "expected_max_toxicity": bootstrap_mean(toxicity[rows, favourite], seed=0)._asdict(),
         "held_out_reward": reward_interval(chosen[:, None])._asdict(),
+        "best_of_n": [
+            {"n": choice.n, "kl": choice.kl, "reward": choice.proxy, "toxicity": choice.gold}
+            for choice in best_of_n_curve(rewards, toxicity)
+        ],
         "note": f"of the reward model's favourite among {rewards.shape[1]} SFT replies to each gate prompt",
     }
 

@@ -70,20 +70,6 @@ class Correlation(NamedTuple):
     count: int
 
 
-class Ensemble(NamedTuple):
-    """Rewards of several models, combined.
-
-    Attributes:
-      mean: [N] over members.
-      worst_case: [N] the lowest member's.
-      uncertainty_weighted: [N] mean - lambda * variance over members.
-    """
-
-    mean: Float[ndarray, "N"]
-    worst_case: Float[ndarray, "N"]
-    uncertainty_weighted: Float[ndarray, "N"]
-
-
 def finite_pair(first: ArrayLike, second: ArrayLike, *, names: str = "chosen and rejected") -> tuple[ndarray, ndarray]:
     """Two samples of the same things as float64.
 
@@ -207,33 +193,4 @@ def length_correlation(rewards: ArrayLike, lengths: ArrayLike) -> Correlation:
         pearson=float(np.corrcoef(rewards, lengths)[0, 1]),
         spearman=float(np.corrcoef(stats.rankdata(rewards), stats.rankdata(lengths))[0, 1]),
         count=len(rewards),
-    )
-
-
-def ensemble_rewards(rewards: ArrayLike, *, coefficient: float = 0.5, ddof: int = 0) -> Ensemble:
-    """Three ways to make one reward of several models' opinions.
-
-    Coste et al., "Reward Model Ensembles Help Mitigate Overoptimization" (2023), section 3.
-
-    Args:
-      rewards: [members, N] rewards of the same responses.
-      coefficient: lambda of mean - lambda * variance.
-      ddof: 0 divides the variance by the number of members, 1 by one less.
-
-    Returns:
-      One reward a response in each of the three ways.
-
-    Raises:
-      ValueError: not a table of finite numbers, or too few members for the variance.
-    """
-    rewards = np.asarray(rewards, dtype=np.float64)
-    if rewards.ndim != 2 or len(rewards) <= ddof:
-        raise ValueError(f"rewards must be a table [members > {ddof}, N], got shape {rewards.shape}")
-    if not np.isfinite(rewards).all():
-        raise ValueError(f"rewards must be finite, got {np.sum(~np.isfinite(rewards))} of {rewards.size} that are not")
-    mean = rewards.mean(axis=0)
-    return Ensemble(
-        mean=mean,
-        worst_case=rewards.min(axis=0),
-        uncertainty_weighted=mean - coefficient * rewards.var(axis=0, ddof=ddof),
     )

@@ -73,6 +73,11 @@ def test_the_summary_holds_what_scripts_ask_for(finished):
         for name in ("expected_max_toxicity", "held_out_reward"):
             assert figures[name]["low"] <= figures[name]["estimate"] <= figures[name]["high"]
     assert summary["stages"]["sft"]["held_out_reward"]["estimate"] == pytest.approx(0, abs=1e-9)
+    favourite = summary["stages"]["reward"]
+    one, best = favourite["best_of_n"]
+    assert (one["n"], one["kl"], best["n"]) == (1, 0, 2) and one["reward"] < best["reward"]
+    assert best["reward"] == pytest.approx(favourite["held_out_reward"]["estimate"])
+    assert best["toxicity"] == pytest.approx(favourite["expected_max_toxicity"]["estimate"])
     assert [change["name"] for change in summary["changes"]] == ["held-out reward", "expected maximum toxicity"]
     assert summary["ledger_head"] == ledger.verify(run / "ledger.jsonl")[-1]["hash"]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reward.best_of_n import best_of_n_estimate, best_of_n_kl
+from reward.best_of_n import best_of_n_curve, best_of_n_estimate, best_of_n_kl
 
 GOLDEN = dict(np.load(Path(__file__).parents[1] / "fixtures" / "ppo_golden.npz"))
 PROXY, GOLD = GOLDEN["bon.in.proxy"], GOLDEN["bon.in.gold"]
@@ -37,6 +37,17 @@ def test_does_not_depend_on_the_order_and_ends_at_mean_and_maximum():
     assert best_of_n_estimate(PROXY, GOLD, n=9) == GOLD[PROXY.argmax()]
 
 
+def test_the_curve_is_the_mean_over_prompts():
+    """A golden prompt, and one whose gold falls as its proxy rises."""
+    curve = best_of_n_curve([PROXY, PROXY], [GOLD, -PROXY])
+    assert [choice.n for choice in curve] == [1, 2, 4, 8, 9]
+    at = np.array([choice.n for choice in curve]) - 1
+    by_proxy, by_gold = (GOLDEN[f"bon.{name}_of_best_proxy"][at] for name in ("proxy", "gold"))
+    np.testing.assert_allclose([choice.kl for choice in curve], [best_of_n_kl(choice.n) for choice in curve])
+    np.testing.assert_allclose([choice.proxy for choice in curve], by_proxy, rtol=1e-10)
+    np.testing.assert_allclose([choice.gold for choice in curve], (by_gold - by_proxy) / 2, rtol=1e-10)
+
+
 def test_many_samples_do_not_overflow():
     proxy = np.arange(3000.0)
     # The expected maximum of n of the numbers 0..N-1 is n (N + 1) / (n + 1) - 1.
@@ -51,3 +62,5 @@ def test_bad_input_is_refused():
         best_of_n_kl(0)
     with pytest.raises(ValueError, match="proxy and gold must be finite"):
         best_of_n_estimate([np.nan], [1.0], n=1)
+    with pytest.raises(ValueError, match=r"tables \[prompts, samples\] of one shape, got \(9,\) and \(9,\)"):
+        best_of_n_curve(PROXY, GOLD)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from reward.metrics import accuracy, accuracy_by_group, ensemble_rewards, length_correlation, margins
+from reward.metrics import accuracy, accuracy_by_group, length_correlation, margins
 
 GOLDEN = dict(np.load(Path(__file__).parents[1] / "fixtures" / "ppo_golden.npz"))
 CHOSEN, REJECTED = GOLDEN["rm.in.chosen"], GOLDEN["rm.in.rejected"]
@@ -71,21 +71,6 @@ def test_an_undefined_correlation_is_none(rewards, lengths):
     assert length_correlation(rewards, lengths) == (None, None, len(rewards))
 
 
-def test_golden_ensembles():
-    measured = ensemble_rewards(GOLDEN["ens.in.rewards"], coefficient=0.5)
-    np.testing.assert_allclose(measured.mean, GOLDEN["ens.mean"], rtol=1e-12)
-    np.testing.assert_allclose(measured.worst_case, GOLDEN["ens.wco"], rtol=1e-12)
-    np.testing.assert_allclose(measured.uncertainty_weighted, GOLDEN["ens.uwo_l05"], rtol=1e-12)
-    sample = ensemble_rewards(GOLDEN["ens.in.rewards"], coefficient=0.5, ddof=1).uncertainty_weighted
-    np.testing.assert_allclose(sample, GOLDEN["ens.uwo_l05_ddof1"], rtol=1e-12)
-
-
-def test_ensemble_of_one_agrees_with_itself():
-    rewards = np.array([[0.5, -2.0]])
-    for combined in ensemble_rewards(rewards):
-        np.testing.assert_array_equal(combined, rewards[0])
-
-
 @pytest.mark.parametrize(
     ("chosen", "rejected", "message"),
     [
@@ -104,7 +89,3 @@ def test_what_cannot_be_measured_is_refused(function, chosen, rejected, message)
 def test_other_bad_input_is_refused():
     with pytest.raises(ValueError, match="each of the 2 pairs, got 1"):
         accuracy_by_group([1, 2], [0, 0], ["a"])
-    with pytest.raises(ValueError, match=r"\[members > 1, N\], got shape \(1, 2\)"):
-        ensemble_rewards([[1.0, 2.0]], ddof=1)
-    with pytest.raises(ValueError, match="finite, got 1 of 2"):
-        ensemble_rewards([[1.0, np.nan]])
