@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, ImageOps
 
 from base_model.paths import inside
 from training.errors import BadInput
@@ -63,7 +63,8 @@ def _decode(value: bytes | Path, name: str) -> UInt8[np.ndarray, "H W 3"]:
 def _rgb(image: Image.Image, name: str) -> UInt8[np.ndarray, "H W 3"]:
     if not 0 < image.width * image.height <= MAX_PIXELS:
         raise BadInput(f"{name} has {image.width} x {image.height} pixels; the limit is {MAX_PIXELS:,}")
-    return np.asarray(image.convert("RGB"))
+    # Cameras held sideways store what their sensor saw, and how to turn it.
+    return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 
 def resize(image: UInt8[np.ndarray, "H W 3"], size: int) -> UInt8[np.ndarray, "S S 3"]:

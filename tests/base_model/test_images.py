@@ -45,6 +45,18 @@ def test_grey_and_transparent_pictures_become_rgb(tmp_path):
         assert load_image(buffer.getvalue(), tmp_path).shape == (4, 5, 3)
 
 
+@pytest.mark.parametrize(("orientation", "turned"), [(3, 2), (6, 1), (8, 3)])
+def test_a_picture_of_a_camera_held_sideways_stands_upright(tmp_path, orientation, turned):
+    upright = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(np.rot90(upright, turned))
+    stored.save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(load_image("a.png", tmp_path), upright)
+    with Image.open(tmp_path / "a.png") as opened:
+        np.testing.assert_array_equal(load_image(opened, tmp_path), upright)
+
+
 @pytest.mark.parametrize("name", ["../secret.png", "images/../../secret.png", "/etc/hostname"])
 def test_a_path_out_of_the_folder_is_refused(folder, name):
     with pytest.raises(BadInput, match="leads out of"):
