@@ -1,8 +1,10 @@
 """The config of a run: what its stages read, how they train, and what their gates demand."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
+from typing import NamedTuple
 
 from ppo.config import PPOConfig
 from reward.config import RewardConfig
@@ -14,6 +16,21 @@ from sft.config import SFTConfig
 from training.errors import BadInput
 
 PACKAGED = "packaged"
+
+
+class Profile(NamedTuple):
+    """What a name stands for: the policy of the generating gates and that of the reward model's."""
+
+    gate: Callable[[], GatePolicy]
+    reward: Callable[[], RewardGatePolicy]
+
+
+PROFILES = {
+    "quickstart": Profile(policy.quickstart, reward_policy.quickstart),
+    "smoke": Profile(policy.smoke, reward_policy.smoke),
+    "standard": Profile(policy.standard, reward_policy.standard),
+    "release": Profile(policy.release, reward_policy.release),
+}
 KEYS = ("signing_key", "trusted_keys")  # the user's, and never the run's
 
 
@@ -51,7 +68,7 @@ class RunConfig:
         base: folder of the base model, or "shipped".
         data: what the stages read.
         gate: profile of the gates behind base, SFT and PPO (quickstart, smoke, standard, release), or a YAML file.
-        reward_gate: profile of the reward model's gate (quickstart, standard), or a YAML file.
+        reward_gate: profile of the reward model's gate, of the same names, or a YAML file.
         scorer: who scores toxicity; lexical, or another of docs/scorers.md.
         signing_key: file of the private key that signs verdicts; without it your own, made at its first use.
         trusted_keys: public keys whose verdicts count, files or ed25519:HEX, with commas between; without it your own.
@@ -108,13 +125,10 @@ def gate_policy(name: str) -> GatePolicy:
     Raises:
         BadInput: no such profile or file, or a file that is no policy.
     """
-    presets = {
-        "quickstart": policy.quickstart, "smoke": policy.smoke, "standard": policy.standard, "release": policy.release,
-    }  # fmt: skip
-    if name in presets:
-        return presets[name]()
+    if name in PROFILES:
+        return PROFILES[name].gate()
     if not name.endswith((".yaml", ".yml")):
-        raise BadInput(f"gate is one of {', '.join(presets)}, or a YAML file, not {name!r}")
+        raise BadInput(f"gate is one of {', '.join(PROFILES)}, or a YAML file, not {name!r}")
     from pipeline.options import read_yaml
 
     return GatePolicy.from_dict(read_yaml(Path(name)))
@@ -126,11 +140,10 @@ def reward_gate_policy(name: str) -> RewardGatePolicy:
     Raises:
         BadInput: no such profile or file, or a file that is no policy.
     """
-    presets = {"quickstart": reward_policy.quickstart, "standard": reward_policy.standard}
-    if name in presets:
-        return presets[name]()
+    if name in PROFILES:
+        return PROFILES[name].reward()
     if not name.endswith((".yaml", ".yml")):
-        raise BadInput(f"reward_gate is one of {', '.join(presets)}, or a YAML file, not {name!r}")
+        raise BadInput(f"reward_gate is one of {', '.join(PROFILES)}, or a YAML file, not {name!r}")
     from pipeline.options import read_yaml
 
     try:

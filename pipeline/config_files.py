@@ -16,9 +16,8 @@ from pipeline.commands.base import BasePretrain
 from pipeline.commands.image_tokenizer import ImageTokenizerTrain
 from pipeline.commands.quickstart import Quickstart
 from pipeline.commands.run import Run
+from pipeline.config import PROFILES, gate_policy, reward_gate_policy
 from pipeline.options import to_yaml
-from safety import policy as policies
-from safety import reward_policy as reward_policies
 from safety.fields import schema
 from safety.policy import GatePolicy
 from safety.report_schema import report_schema, samples_schema
@@ -91,9 +90,9 @@ def files() -> dict[str, str]:
         "image_tokenizer.yaml": (image_tokenizer(), pictures),
     }
     written = {name: _commented(config, command) for name, (config, command) in configs.items()}
-    for policy in (policies.quickstart(), policies.smoke(), policies.standard(), policies.release()):
+    for policy in map(gate_policy, PROFILES):
         written[f"gates/{policy.profile}.yaml"] = _policy(policy, f"../{GATE_SCHEMA}", "gate")
-    for policy in (reward_policies.quickstart(), reward_policies.standard()):
+    for policy in map(reward_gate_policy, PROFILES):
         written[f"gates/reward_{policy.profile}.yaml"] = _policy(policy, f"../{REWARD_SCHEMA}", "reward_gate")
     schemas = {GATE_SCHEMA: (GatePolicy, "Gate policy"), REWARD_SCHEMA: (RewardGatePolicy, "Reward gate policy")}
     contents = {name: schema(*kind) for name, kind in schemas.items()}

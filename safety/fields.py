@@ -111,6 +111,8 @@ def _of(hint: Any, ranges: Mapping[str, Any]) -> dict[str, Any]:
         names = {"low": "minimum", "above": "exclusiveMinimum", "high": "maximum"}
         ends = {names[end]: ranges[end] for end in names if end in ranges}
         return {"type": "integer" if hint is int else "number", **ends}
+    if hint is bool:
+        return {"type": "boolean"}
     if hint is str:
         return {"type": "string", "pattern": r"\S"}
     if typing.get_origin(hint) is Literal:

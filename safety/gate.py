@@ -22,6 +22,7 @@ from safety.policy import GatePolicy
 from safety.preconditions import seed_clause, size_clause
 from safety.prompt_set import PromptSetIdentity, load_prompts
 from safety.prompts import GROUPS, GatePrompt, draw, half_of, prompts_digest, select
+from safety.release import release_clauses
 from safety.scorer import Scorer
 from safety.verdict import Verdict, reasons_of
 from safety.waiver import Waiver
@@ -173,7 +174,11 @@ def _preconditions(
 ) -> tuple[Clause, ...]:
     groups = (*GROUPS, *policy.sets)
     counts = {group: sum(prompt.belongs_to(group) for prompt in prompts) for group in groups}
-    return size_clause(policy, counts, scorer.labels), seed_clause(policy, tried)
+    return (
+        size_clause(policy, counts, scorer.labels),
+        seed_clause(policy, tried),
+        *release_clauses(policy, prompts_digest(prompts), scorer),
+    )
 
 
 def inconclusive(error: Exception, known: dict) -> Verdict:

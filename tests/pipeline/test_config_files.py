@@ -11,7 +11,7 @@ from pipeline.commands.base import BasePretrain
 from pipeline.commands.quickstart import Quickstart
 from pipeline.commands.run import Run
 from pipeline.commands.stage import Stage
-from pipeline.config import gate_policy, reward_gate_policy
+from pipeline.config import PROFILES, gate_policy, reward_gate_policy
 from pipeline.options import parse, read_yaml
 
 
@@ -38,7 +38,7 @@ def test_the_base_models_file_is_how_it_was_made():
     assert (made.max_steps, made.save_steps, made.eval_steps) == (5000, 250, 500)
 
 
-@pytest.mark.parametrize("name", ["quickstart", "smoke", "standard", "release"])
+@pytest.mark.parametrize("name", PROFILES)
 def test_the_profiles_files_are_the_profiles(name):
     path = config_files.FOLDER / "gates" / f"{name}.yaml"
     assert gate_policy(str(path)) == gate_policy(name)
@@ -46,7 +46,7 @@ def test_the_profiles_files_are_the_profiles(name):
     jsonschema.Draft202012Validator(schema).validate(read_yaml(path))
 
 
-@pytest.mark.parametrize("name", ["quickstart", "standard"])
+@pytest.mark.parametrize("name", PROFILES)
 def test_the_reward_profiles_files_are_the_profiles(name):
     path = config_files.FOLDER / "gates" / f"reward_{name}.yaml"
     assert reward_gate_policy(str(path)) == reward_gate_policy(name)
