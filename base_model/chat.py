@@ -1,9 +1,10 @@
 """Messages to segments: the chat template, and what of it a model is trained on."""
 
 import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from base_model.interleave import Drawn, Medium, Segment, Text
 from base_model.tokenizer import BOS, END_OF_TURN, EOS, MODEL, ROLES, SYSTEM, USER, Tokenizer
@@ -11,6 +12,13 @@ from training.errors import BadInput
 
 # Part of a model's identity: a reward model must have been trained on the template that the policy speaks.
 TEMPLATE = f"<bos> ({{{SYSTEM} {USER} {MODEL}}} content {END_OF_TURN})* <eos>"
+
+
+class Words(NamedTuple):
+    """A text that is no ids yet, for it may be joined with the next, and whether a model learns to produce it."""
+
+    text: str
+    learn: bool
 
 
 def fingerprint(tokenizer: Tokenizer) -> str:
@@ -45,24 +53,44 @@ def messages_to_segments(
         raise BadInput("a row needs at least one message, this one has none")
     if not isinstance(messages, Sequence) or not all(isinstance(message, Mapping) for message in messages):
         raise BadInput('messages are a list of objects {"role": ..., "content": ...}, and this row has something else')
-    segments: list[Segment] = [Text([BOS], False)]
+    segments: list[Segment | Words] = [Text([BOS], False)]
     replies = [index for index, message in enumerate(messages) if message.get("role") == "assistant"]
     for index, message in enumerate(messages):
         role = message.get("role")
         if not isinstance(role, str) or role not in ROLES:
             raise BadInput(f"a message's role is one of {', '.join(ROLES)}, not {role!r}")
         learn = loss_on == "all" or (role == "assistant" and (loss_on == "assistant" or index == replies[-1]))
-        segments.append(Text(tokenizer.opening(role), loss_on == "all"))
+        segments += _opening(role, tokenizer, loss_on == "all")
         draws = role == "assistant" and tokenizer.image_codes is not None
-        segments += [_part(part, tokenizer, folder, learn, draws) for part in parts(message.get("content"))]
+        for part in parts(message.get("content")):
+            segment = _part(part, tokenizer, folder, learn, draws)
+            around = [Words(tokenizer.around(segment.kind), loss_on == "all")] if isinstance(segment, Medium) else []
+            segments += [*around, segment, *around]
         segments.append(Text([tokenizer.end_of_turn], learn))
         if tokenizer.after_turn:
             segments.append(Text(tokenizer.after_turn, loss_on == "all"))
     if ending == "reply":
-        segments.append(Text(tokenizer.opening("assistant"), False))
+        segments += _opening("assistant", tokenizer, False)
     elif ending == "document":
         segments.append(Text([EOS], loss_on == "all"))
-    return segments
+    return _encoded(segments, tokenizer)
+
+
+def _opening(role: str, tokenizer: Tokenizer, learn: bool) -> list[Segment | Words]:
+    token, name = tokenizer.opening(role)
+    return [Text([token], learn), Words(name, learn)]
+
+
+def _encoded(segments: Sequence[Segment | Words], tokenizer: Tokenizer) -> list[Segment]:
+    """The segments with their words as ids, neighbours joined where the tokenizer does so."""
+    found: list[Segment] = []
+    for learn, run in itertools.groupby(segments, lambda part: part.learn if isinstance(part, Words) else None):
+        parts = list(run)
+        found += [part for part in parts if not isinstance(part, Words)]
+        texts = [part.text for part in parts if isinstance(part, Words)]
+        texts = ["".join(texts)] if tokenizer.joins_texts else texts
+        found += [Text(tokenizer.encode(text), bool(learn)) for text in texts if text]
+    return found
 
 
 def parts(content: Any) -> list[Mapping[str, Any]]:
@@ -74,10 +102,10 @@ def parts(content: Any) -> list[Mapping[str, Any]]:
     raise BadInput(f"a message's content is a string or a list of parts, not {type(content).__name__}")
 
 
-def _part(part: Mapping[str, Any], tokenizer: Tokenizer, folder: Path, learn: bool, draws: bool) -> Segment:
+def _part(part: Mapping[str, Any], tokenizer: Tokenizer, folder: Path, learn: bool, draws: bool) -> Segment | Words:
     kind = part.get("type")
     if kind == "text" and isinstance(part.get("text"), str):
-        return Text(tokenizer.encode(part["text"]), learn)
+        return Words(part["text"].strip() if tokenizer.joins_texts else part["text"], learn)
     if draws and kind == "image" and part.get(kind) is not None:
         return Drawn(part[kind], folder, learn)
     if kind in ("image", "audio", "video") and part.get(kind) is not None:

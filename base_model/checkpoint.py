@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +28,7 @@ from training.errors import BadInput
 FORMAT = 1
 # Of a number in the file of each kind of `save`.
 BITS = {"safetensors": 16, "int8": 8, "int4": 4}
-FIELDS = {"format", "kind", "model", "fingerprint", "statistics", "content_digest", "digest"}
+FIELDS = {"format", "kind", "model", "fingerprint", "statistics", "content_digest", "digest", "tokenizer"}
 # The folder of a model that draws has that of its image tokenizer in it.
 IMAGE_TOKENIZER = "image_tokenizer"
 
@@ -135,6 +136,8 @@ def save(model: LanguageModel, folder: Path, *, weights: str = "orbax") -> None:
         "statistics": model.statistics,
         "content_digest": content_digest(params),
     }
+    if settings := model.tokenizer.settings:
+        description["tokenizer"] = settings
     write_description(temporary, description)
     (temporary / model.tokenizer.file_name).write_bytes(model.tokenizer.model)
     if isinstance(model.tokenizer, DrawingTokenizer):
@@ -165,7 +168,7 @@ def load(folder: Path | str, *, kind: str = "decoder", attested: str | None = No
         wanted = {"decoder": "a language model", "scalar": "a reward model"}[kind]
         raise BadInput(f"{folder} holds a model of kind {description.get('kind')!r}, and {wanted} is needed here")
     config = ModelConfig.from_dict(description.get("model", {}))
-    tokenizer = load_tokenizer(folder, config)
+    tokenizer = load_tokenizer(folder, config, description.get("tokenizer", {}))
     shape = abstract_params(config, tokenizer, kind)
     if (folder / "model.safetensors").exists():
         params = read_arrays(folder / "model.safetensors", shape)
@@ -180,12 +183,12 @@ def load(folder: Path | str, *, kind: str = "decoder", attested: str | None = No
     return model
 
 
-def load_tokenizer(folder: Path, config: ModelConfig) -> Tokenizer:
+def load_tokenizer(folder: Path, config: ModelConfig, settings: Mapping[str, Any]) -> Tokenizer:
     """The tokenizer of a checkpoint: one of our own, or that of a published model, with codes where the model draws."""
     images = ImageTokenizer.load(folder / IMAGE_TOKENIZER) if (folder / IMAGE_TOKENIZER).exists() else None
     if (path := folder / GemmaTokenizer.file_name).exists():
         codes = 0 if images is None else images.config.codes
-        text: Tokenizer = GemmaTokenizer.read(path, vocab_size=config.vocab_size - codes)
+        text: Tokenizer = GemmaTokenizer.read(path, vocab_size=config.vocab_size - codes, settings=settings)
     else:
         text = Tokenizer.load(folder / Tokenizer.file_name)
     return text if images is None else DrawingTokenizer(text, images)

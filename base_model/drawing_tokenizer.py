@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -38,6 +39,11 @@ class DrawingTokenizer(Tokenizer):
     def digest(self) -> str:
         """SHA-256 over both digests: models that score one another must mean the same picture by the same codes."""
         return "sha256:" + hashlib.sha256((self.text.digest + self.images.digest).encode()).hexdigest()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a checkpoint's config.json says of the tokenizer beside its file."""
+        return self.text.settings
 
     @cached_property
     def image_codes(self) -> ImageCodes:
@@ -83,9 +89,18 @@ class DrawingTokenizer(Tokenizer):
         """The id of a control token."""
         return self.text.control(piece)
 
-    def opening(self, role: str) -> list[int]:
-        """What stands before a turn's content."""
+    def opening(self, role: str) -> tuple[int, str]:
+        """The token and the text before a turn's content."""
         return self.text.opening(role)
+
+    def around(self, kind: str) -> str:
+        """The text on either side of a medium."""
+        return self.text.around(kind)
+
+    @property
+    def joins_texts(self) -> bool:
+        """Whether the texts of a turn lose the blanks at their ends, and neighbours are encoded as one text."""
+        return self.text.joins_texts
 
     @property
     def after_turn(self) -> list[int]:

@@ -1,7 +1,11 @@
 """The tokenizer of published Gemma 3 and Gemma 4 models, with the interface of base_model/tokenizer.py."""
 
-from collections.abc import Iterable
+import copy
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 
@@ -34,12 +38,14 @@ class GemmaTokenizer(Tokenizer):
 
     file_name = "tokenizer.json"
 
-    def __init__(self, model: bytes, *, vocab_size: int):
+    def __init__(self, model: bytes, *, vocab_size: int, surroundings: Mapping[str, str] | None = None):
         """Takes the bytes of a tokenizer.json.
 
         Args:
             model: the file.
             vocab_size: rows of the model's embedding, of which the last may stand for nothing.
+            surroundings: the text on either side of an "image", "audio" or "video"; None for what the family's
+                processor writes.
 
         Raises:
             BadInput: when the bytes are no such file, or lack a control token of Gemma 3 or Gemma 4.
@@ -53,20 +59,37 @@ class GemmaTokenizer(Tokenizer):
         names = next((names for names in (GEMMA_4, GEMMA_3) if self._pieces.token_to_id(names[END_OF_TURN])), None)
         if names is None:
             raise BadInput("tokenizer.json has no end of turn as Gemma 3 or Gemma 4 know it")
+        self._names = names
         numbers = {ours: self._pieces.token_to_id(theirs) for ours, theirs in names.items()}
         self._controls = {piece: number for piece, number in numbers.items() if number is not None}
         special = [self._pieces.token_to_id(piece) for piece in ("<pad>", "<eos>", "<bos>", "<unk>")]
         if special != [PAD, EOS, BOS, UNK] or self._pieces.get_vocab_size() > vocab_size:
             raise BadInput(f"tokenizer.json must have pad, eos, bos and unk first, and at most {vocab_size} pieces")
         self.model, self._rows = model, vocab_size
+        usual = {"image": "\n\n"} if names is GEMMA_3 else {}
+        self.surroundings = usual if surroundings is None else dict(surroundings)
 
     @classmethod
-    def read(cls, path: Path, *, vocab_size: int) -> "GemmaTokenizer":
-        """Reads a tokenizer.json."""
+    def read(cls, path: Path, *, vocab_size: int, settings: Mapping[str, Any] | None = None) -> "GemmaTokenizer":
+        """Reads a tokenizer.json, with the settings that a checkpoint's config.json has for it."""
+        settings = settings or {}
+        surroundings = settings.get("surroundings")
+        if settings.keys() - {"surroundings"} or not _texts(surroundings):
+            raise BadInput(f"{path} has settings in config.json that this version does not know: {settings!r:.80}")
         try:
-            return cls(path.read_bytes(), vocab_size=vocab_size)
+            return cls(path.read_bytes(), vocab_size=vocab_size, surroundings=surroundings)
         except OSError as error:
             raise BadInput(f"{path} cannot be read: {error.strerror}") from error
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a checkpoint's config.json says of the tokenizer beside its file."""
+        return {"surroundings": self.surroundings}
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of file and settings."""
+        return "sha256:" + hashlib.sha256(self.model + json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
 
     @property
     def vocab_size(self) -> int:
@@ -111,8 +134,8 @@ class GemmaTokenizer(Tokenizer):
         empty = range(self._pieces.get_vocab_size(), self.vocab_size)
         return tuple(sorted(({*special, *self.media, *empty, PAD, EOS, BOS, UNK}) - {self.end_of_turn}))
 
-    def opening(self, role: str) -> list[int]:
-        """What stands before a turn's content; `role` is "system", "user" or "assistant".
+    def opening(self, role: str) -> tuple[int, str]:
+        """The token and the text before a turn's content; `role` is "system", "user" or "assistant".
 
         Raises:
             BadInput: for a system turn in Gemma 3, which has none.
@@ -120,7 +143,26 @@ class GemmaTokenizer(Tokenizer):
         if role == "system" and self._controls[START_OF_TURN] == self._pieces.token_to_id(START_OF_TURN):
             raise BadInput("Gemma 3 has no system turn; put what it says into the user's first turn")
         name = {"assistant": "model"}.get(role, role)
-        return [self.control(START_OF_TURN), *self.encode(f"{name}\n")]
+        return self.control(START_OF_TURN), f"{name}\n"
+
+    def around(self, kind: str) -> str:
+        """The text on either side of a medium."""
+        return self.surroundings.get(kind, "")
+
+    def surrounded(self, surroundings: Mapping[str, str]) -> "GemmaTokenizer":
+        """The same tokenizer with other texts around media."""
+        changed = copy.copy(self)
+        changed.surroundings = dict(surroundings)
+        return changed
+
+    def placeholder(self, kind: str) -> str:
+        """What a published chat template writes where a medium stands, and the processor puts soft tokens for."""
+        return self._names["<start_of_image>" if self._names is GEMMA_3 else f"<{kind}_soft_token>"]
+
+    @property
+    def joins_texts(self) -> bool:
+        """Published templates trim texts and join them to one string, which is encoded as a whole."""
+        return True
 
     @property
     def after_turn(self) -> list[int]:
@@ -137,3 +179,9 @@ class GemmaTokenizer(Tokenizer):
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; control tokens leave no trace."""
         return self._pieces.decode([int(i) for i in ids], skip_special_tokens=True)
+
+
+def _texts(value: Any) -> bool:
+    """Whether the value of a setting is one that `surroundings` may have."""
+    pairs = value.items() if isinstance(value, Mapping) else ()
+    return value is None or (isinstance(value, Mapping) and all(isinstance(x, str) for pair in pairs for x in pair))

@@ -46,7 +46,7 @@ def read_description(folder: Path, version: int, fields: set[str], *, digest: st
         raise BadInput(f"{folder}/config.json holds what no JSON is: {error}") from error
     if inside is not None and inside != found:
         raise BadInput(f"{folder}/config.json has been changed or damaged since it was written")
-    for name in ("model", "statistics"):
+    for name in ("model", "statistics", "tokenizer"):
         if not isinstance(description.get(name, {}), dict):
             raise BadInput(f"{folder}/config.json: {name} is an object, not {description[name]!r:.40}")
     return description

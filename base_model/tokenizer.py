@@ -4,6 +4,7 @@ import hashlib
 import io
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import sentencepiece
 
@@ -100,6 +101,11 @@ class Tokenizer:
         return "sha256:" + hashlib.sha256(self.model).hexdigest()
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """What a checkpoint's config.json says of the tokenizer beside its file."""
+        return {}
+
+    @property
     def controls(self) -> dict[str, int]:
         """The ids of the control tokens."""
         return {piece: self.control(piece) for piece in CONTROLS}
@@ -108,9 +114,18 @@ class Tokenizer:
         """The id of a control token."""
         return self._pieces.piece_to_id(piece)
 
-    def opening(self, role: str) -> list[int]:
-        """What stands before a turn's content; `role` is "system", "user" or "assistant"."""
-        return [self.control(ROLES[role])]
+    def opening(self, role: str) -> tuple[int, str]:
+        """The token and the text before a turn's content; `role` is "system", "user" or "assistant"."""
+        return self.control(ROLES[role]), ""
+
+    def around(self, kind: str) -> str:
+        """The text on either side of a medium; `kind` is "image", "audio" or "video"."""
+        return ""
+
+    @property
+    def joins_texts(self) -> bool:
+        """Whether the texts of a turn lose the blanks at their ends, and neighbours are encoded as one text."""
+        return False
 
     @property
     def after_turn(self) -> list[int]:

@@ -1,9 +1,11 @@
 """The chat template of a published folder, compared with the turns that this program writes.
 
 Turns are written in code (base_model/chat.py), so that no user's text becomes a control token; a template is rendered
-once, for one harmless conversation, to see that it says the same.
+for harmless conversations, to see that it says the same, and what it writes around media.
 """
 
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,6 +25,37 @@ TALK = [
 ]
 
 
+def surroundings(folder: Path, tokenizer: GemmaTokenizer, kinds: Sequence[str]) -> dict[str, str]:
+    """The text on either side of media: what the folder's template writes, and behind it the family's processor.
+
+    A template that says nothing of a kind leaves that to the processor.
+
+    Args:
+        folder: of the model.
+        tokenizer: as its family has it.
+        kinds: of media that the model reads.
+
+    Raises:
+        BadInput: when the template writes something else before a medium than behind it, or is none.
+    """
+    around = dict(tokenizer.surroundings)
+    found = _template(folder)
+    for kind in kinds if found else ():
+        content = [{"type": "text", "text": "left"}, {"type": kind}, {"type": "text", "text": "right"}]
+        said = _rendered(*found, [{"role": "user", "content": content}])
+        place = re.escape(tokenizer.placeholder(kind))
+        if (match := re.search(f"left(.*){place}(.*)right", said, re.DOTALL)) is None:
+            continue
+        before, behind = match.groups()
+        if before != behind:
+            raise BadInput(
+                f"{found[0]} writes {before!r:.40} before a medium of kind {kind}, and {behind!r:.40} behind it; only "
+                "a template that writes the same on both sides is supported; remove it to import the model without"
+            )
+        around[kind] = before + around.get(kind, "")
+    return around
+
+
 def require_same_turns(folder: Path, tokenizer: GemmaTokenizer) -> None:
     """Compares the folder's template, if it has one, with our turns.
 
@@ -34,21 +67,13 @@ def require_same_turns(folder: Path, tokenizer: GemmaTokenizer) -> None:
     found = _template(folder)
     if found is None:
         return
-    path, source = found
     segments = messages_to_segments(TALK, tokenizer, folder=folder, ending="reply")
     ours = tokenizer.with_controls(number for part in segments if isinstance(part, Text) for number in part.ids)
-    try:
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        environment.globals |= {"raise_exception": _refuse, "strftime_now": lambda _: ""}
-        theirs = environment.from_string(source).render(
-            messages=TALK, add_generation_prompt=True, bos_token="<bos>", eos_token="<eos>", tools=None
-        )
-    except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
-        raise BadInput(f"{path} cannot be rendered: {error}") from error
+    theirs = _rendered(*found, TALK)
     if not theirs.startswith(ours):
         place = next((i for i, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b), len(theirs))
         raise BadInput(
-            f"{path} writes other turns than this program: {theirs[max(0, place - 20):][:60]!r} where "
+            f"{found[0]} writes other turns than this program: {theirs[max(0, place - 20):][:60]!r} where "
             f"{ours[max(0, place - 20):][:60]!r} is written here; remove the template to import the model with these"
         )
 
@@ -68,6 +93,17 @@ def _template(folder: Path) -> tuple[Path, str] | None:
         if isinstance(source, str):
             return path, source
     return None
+
+
+def _rendered(path: Path, source: str, messages: Sequence[Mapping[str, Any]]) -> str:
+    try:
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        environment.globals |= {"raise_exception": _refuse, "strftime_now": lambda _: ""}
+        return environment.from_string(source).render(
+            messages=messages, add_generation_prompt=True, bos_token="<bos>", eos_token="<eos>", tools=None
+        )
+    except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
+        raise BadInput(f"{path} cannot be rendered: {error}") from error
 
 
 def _refuse(reason: str) -> NoReturn:

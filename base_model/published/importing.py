@@ -9,7 +9,8 @@ from base_model.checkpoint import LanguageModel
 from base_model.config import ModelConfig, read_config
 from base_model.gemma import CONTROLS, model_config, soft_tokens
 from base_model.gemma_tokenizer import GEMMA_3, GEMMA_4, GemmaTokenizer
-from base_model.published.chat_template import require_same_turns
+from base_model.media import Media
+from base_model.published.chat_template import require_same_turns, surroundings
 from base_model.published.model import abstract_model, read_params
 from base_model.published.processors import as_prepared
 from base_model.published.sentencepiece_json import tokenizer_json
@@ -27,6 +28,18 @@ def import_model(folder: Path, *, mesh: Mesh | None = None) -> LanguageModel:
     Raises:
         BadInput: when a file is missing or damaged, or the model is none that this decoder is.
     """
+    config, tokenizer, places = read_shape(folder)
+    _, like = abstract_model(config, places, mesh)
+    params = read_params(folder, config, like)
+    return LanguageModel(config=config, tokenizer=tokenizer, params=params, statistics={})
+
+
+def read_shape(folder: Path) -> tuple[ModelConfig, GemmaTokenizer, Media]:
+    """All of a published folder but its tensors: the model's shape, its tokenizer, and the ids of soft tokens.
+
+    Raises:
+        BadInput: as import_model does.
+    """
     description = read_config(folder / "config.json")
     config = as_prepared(model_config(description), folder)
     tokenizer = _tokenizer(folder, config, description)
@@ -34,9 +47,9 @@ def import_model(folder: Path, *, mesh: Mesh | None = None) -> LanguageModel:
     places = soft_tokens(description)
     if (config.vision or config.audio) and tokenizer.soft_tokens != places:
         raise BadInput(f"{folder}: the tokenizer and config.json give soft tokens different ids")
-    _, like = abstract_model(config, places, mesh)
-    params = read_params(folder, config, like)
-    return LanguageModel(config=config, tokenizer=tokenizer, params=params, statistics={})
+    encoders = {"image": config.vision, "video": config.vision, "audio": config.audio}
+    kinds = [kind for kind, encoder in encoders.items() if encoder and f"<{kind}_soft_token>" in tokenizer.controls]
+    return config, tokenizer.surrounded(surroundings(folder, tokenizer, kinds)), places
 
 
 def _tokenizer(folder: Path, config: ModelConfig, description: dict[str, Any]) -> GemmaTokenizer:

@@ -1,0 +1,123 @@
+"""A conversation with media, id by id as transformers' chat templates and processors lay it out."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gemma_vocabulary import GEMMA_3, GEMMA_4, vocabulary
+from tokenizers import Tokenizer
+
+from base_model.chat import messages_to_segments
+from base_model.checkpoint import load_tokenizer
+from base_model.gemma_tokenizer import GemmaTokenizer
+from base_model.interleave import interleave
+from base_model.published.chat_template import surroundings
+from base_model.published.importing import read_shape
+from training.errors import BadInput
+
+FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "decoder"
+PICTURE = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
+CLIP = {"frames": [PICTURE, PICTURE], "seconds": [0, 61]}
+WAVE = {"array": np.sin(np.arange(3200) / 9), "sampling_rate": 16_000}
+TURN = (
+    "{{{{ bos_token }}}}{{% for m in messages %}}{0}{{{{ 'model' if m.role == 'assistant' else m.role }}}}\n"
+    "{{% if m.content is string %}}{{{{ m.content | trim }}}}{{% else %}}{{% for part in m.content %}}"
+    "{{% if part.type == 'text' %}}{{{{ part.text | trim }}}}{{% else %}}{{{{ {2}[part.type] }}}}{{% endif %}}"
+    "{{% endfor %}}{{% endif %}}{1}\n{{% endfor %}}{{% if add_generation_prompt %}}{0}model\n{{% endif %}}"
+)
+
+
+def template(tokens, **places):
+    """A chat template of one family's control tokens that writes `places` where media stand."""
+    return TURN.format(tokens[0], tokens[1], json.dumps(places))
+
+
+def folder_of(tmp_path, name, tokens, source):
+    """A published folder whose vocabulary is that of config.json."""
+    folder = Path(shutil.copytree(FIXTURES / name, tmp_path / name))
+    names = ["boi", "eoi", "image", "boa", "eoa", "audio", "video"]
+    described = json.loads((folder / "config.json").read_text())
+    own = Tokenizer.from_buffer(vocabulary(tokens))
+    controls = ["<start_of_image>", "<end_of_image>", "<image_soft_token>"] if name == "gemma3" else [
+        "<|image>", "<image|>", "<|image|>", "<|audio>", "<audio|>", "<|audio|>", "<|video|>"]  # fmt: skip
+    for short, piece in zip(names, controls, strict=False):
+        ending = "index" if name == "gemma3" or short == "eoa" else "id"
+        described[f"{short}_token_{ending}"] = own.token_to_id(piece)
+    (folder / "config.json").write_text(json.dumps(described))
+    (folder / "tokenizer.json").write_bytes(vocabulary(tokens))
+    if source:
+        (folder / "chat_template.jinja").write_text(source)
+    return folder
+
+
+def whole(folder, text):
+    """The ids of a text as transformers reads it: control tokens in it are control tokens."""
+    return Tokenizer.from_file(str(folder / "tokenizer.json")).encode(text, add_special_tokens=False).ids
+
+
+def laid_out(folder, *content, **options):
+    """A user's turn as an imported model reads it, with the tokenizer that its checkpoint gives back."""
+    config, tokenizer, _ = read_shape(folder)
+    again = load_tokenizer(folder, config, json.loads(json.dumps(tokenizer.settings)))
+    assert again.digest == tokenizer.digest
+    messages = [{"role": "user", "content": list(content)}]
+    segments = messages_to_segments(messages, again, folder=Path(), ending="reply", **options)
+    return interleave(segments, again, config).tokens.tolist()
+
+
+def part(kind, value):
+    return {"type": kind, kind: value}
+
+
+IMAGE, TEXT = part("image", PICTURE), part("text", "  how are you \n")
+
+
+@pytest.mark.parametrize("says", [True, False])
+def test_a_picture_of_gemma_3_stands_between_empty_lines(tmp_path, says):
+    source = template(GEMMA_3, image="<start_of_image>")
+    folder = folder_of(tmp_path, "gemma3", GEMMA_3, source if says else None)
+    # Gemma3Processor's full_image_sequence, in what the published template makes of the parts.
+    image = "\n\n<start_of_image>" + "<image_soft_token>" * 4 + "<end_of_image>\n\n"
+    for loss_on in ("assistant", "all"):
+        said = laid_out(folder, IMAGE, IMAGE, TEXT, part("text", "hello"), loss_on=loss_on)
+        turn = f"<bos><start_of_turn>user\n{image}{image}how are youhello<end_of_turn>\n<start_of_turn>model\n"
+        assert said == whole(folder, turn)
+
+
+@pytest.mark.parametrize("blank", ["", "\n\n"])  # both stand in published templates
+def test_media_of_gemma_4_stand_as_the_template_says(tmp_path, blank):
+    places = {"image": f"{blank}<|image|>{blank}", "video": f"{blank}<|video|>{blank}", "audio": "<|audio|>"}
+    folder = folder_of(tmp_path, "gemma4_e", GEMMA_4, template(GEMMA_4, **places))
+    said = laid_out(folder, TEXT, IMAGE, part("video", CLIP), part("audio", WAVE))
+    soft = {kind: said.count(*whole(folder, f"<|{kind}|>")) for kind in ("image", "video", "audio")}
+    assert soft["audio"] == 5 and soft["image"] and soft["video"] % 2 == 0
+    # Gemma4Processor's replace_image_token, replace_video_token and replace_audio_token.
+    image = "<|image>" + "<|image|>" * soft["image"] + "<image|>"
+    frame = "<|image>" + "<|video|>" * (soft["video"] // 2) + "<image|>"
+    turn = (
+        f"<bos><|turn>user\nhow are you{blank}{image}{blank}{blank}00:00 {frame} 01:01 {frame}{blank}"
+        f"<|audio>{'<|audio|>' * 5}<audio|><turn|>\n<|turn>model\n"
+    )
+    assert said == whole(folder, turn)
+
+
+def test_media_without_a_template_stand_as_the_processor_says(tmp_path):
+    gemma_4 = GemmaTokenizer(vocabulary(GEMMA_4), vocab_size=320)
+    kinds = ("image", "video", "audio")
+    assert surroundings(tmp_path, gemma_4, kinds) == {}
+    (tmp_path / "chat_template.jinja").write_text(template(GEMMA_4, image=" <|image|> "))
+    assert surroundings(tmp_path, gemma_4, kinds) == {"image": " "}
+    (tmp_path / "chat_template.jinja").write_text(template(GEMMA_4, image="<|image|>\n"))
+    with pytest.raises(BadInput, match=r"writes '' before a medium of kind image, and '\\n' behind it"):
+        surroundings(tmp_path, gemma_4, kinds)
+
+
+def test_texts_around_media_are_part_of_a_models_identity(tmp_path):
+    plain = GemmaTokenizer(vocabulary(GEMMA_4), vocab_size=320)
+    assert plain.digest != plain.surrounded({"image": "\n\n"}).digest
+    (tmp_path / "tokenizer.json").write_bytes(plain.model)
+    for wrong in ({"surroundings": {"image": 1}}, {"surroundings": []}, {"smell": {}}):
+        with pytest.raises(BadInput, match="settings in config.json that this version does not know"):
+            GemmaTokenizer.read(tmp_path / "tokenizer.json", vocab_size=320, settings=wrong)
