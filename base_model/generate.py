@@ -18,7 +18,7 @@ from base_model.sampling import SamplingConfig, Vocabulary
 def vocabulary_of(model: LanguageModel) -> Vocabulary:
     """The ids that a sampler of this model must know."""
     tokenizer = model.tokenizer
-    return Vocabulary(tokenizer.end_of_turn, tokenizer.never_sampled, tokenizer.image_codes)
+    return Vocabulary(tokenizer.end_of_turn, tokenizer.never_sampled, tokenizer.image_codes, tokenizer.stops)
 
 
 def generate(

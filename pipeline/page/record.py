@@ -1,6 +1,7 @@
 """Everything that a run folder holds by now, read without trusting any of it. What is broken becomes a note."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,10 @@ from training.digest import file_digest
 from training.errors import BadInput, Refused
 
 SEALED = "(a prompt of the sealed half; samples.jsonl has its text)"
+# Control characters but tab and line feed, what changes the direction, surrogates, and what is no character at all.
+_HIDDEN = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
+)
 TITLES = {"base": "Base model", "sft": "SFT", "reward": "Reward model", "ppo": "PPO"}
 
 
@@ -155,13 +160,7 @@ def visible(text: str) -> str:
     A reply is whatever a model made; a right-to-left override or an escape could rearrange the page around it, and a
     lone surrogate cannot be written as UTF-8 at all.
     """
-    return "".join(f"⟨U+{ord(c):04X}⟩" if _hidden(ord(c)) else c for c in text)
-
-
-def _hidden(code: int) -> bool:
-    control = code < 32 and code not in (9, 10) or 127 <= code < 160 or code in (0x061C, 0xFEFF)
-    direction = 0x200E <= code <= 0x200F or 0x2028 <= code <= 0x202E or 0x2066 <= code <= 0x2069
-    return control or direction or 0xD800 <= code <= 0xDFFF or 0xFFFE <= code <= 0xFFFF
+    return _HIDDEN.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", text)
 
 
 def _signature(stage: StageFolder, name: str) -> tuple[str | None, str]:

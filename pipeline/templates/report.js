@@ -54,7 +54,14 @@
     const [query, least, order, range, list, turn] = ["query", "least", "order", "range", "list", "turn"].map(part);
     const chosen = (name) => (part(name) && part(name).value !== "" ? Number(part(name).value) : null);
     const folded = [];  // each reply with its prompt in small letters, made when first searched
+    const orders = {};  // all replies in an order by a label, sorted when first asked for
     let found = [], first = 0;
+
+    const inOrder = (name, label, score) => orders[name + label] ??= (() => {
+      const by = { score: (i) => -score(i), low: score, long: (i) => -replies[i][3].length }[name];
+      const all = [...replies.keys()];
+      return by ? all.sort((a, b) => by(a) - by(b) || a - b) : all;
+    })();
 
     const find = () => {
       const words = query.value.toLowerCase().split(/\s+/).filter(Boolean);
@@ -62,7 +69,7 @@
       const lowest = Math.min(1, Math.max(0, Number(least.value) || 0));
       const score = (i) => (replies[i][4][label] === null ? 2 : replies[i][4][label]);  // unscored: looked at first
       found = [];
-      for (let i = 0; i < replies.length; i++) {
+      for (const i of inOrder(order.value, label, score)) {
         const [prompt, by, , text] = replies[i];
         if (stage !== null && by !== stage) continue;
         if (stratum !== null && prompts[prompt][2] !== stratum) continue;
@@ -73,8 +80,6 @@
         }
         found.push(i);
       }
-      const by = { score: (i) => -score(i), low: score, long: (i) => -replies[i][3].length }[order.value];
-      if (by) found.sort((a, b) => by(a) - by(b) || a - b);
       first = 0;
       draw();
     };
