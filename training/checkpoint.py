@@ -32,8 +32,26 @@ logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 DATA_FILE_BYTES = 64 * 2**20
 
 
+def require_one_process() -> None:
+    """Refuses to read or write for several processes: each would hold a part of the arrays and write the same files.
+
+    Raises:
+        BadInput: when JAX runs in more than one.
+    """
+    if jax.process_count() > 1:
+        raise BadInput(
+            f"this is one of {jax.process_count()} processes that share their devices, and runs and checkpoints are of "
+            "one process: start it on one host, without jax.distributed.initialize"
+        )
+
+
 def content_digest(tree: Any) -> str:
-    """SHA-256 over the sorted (path, dtype, shape, raw bytes) of a tree's arrays: what is stored, not how."""
+    """SHA-256 over the sorted (path, dtype, shape, raw bytes) of a tree's arrays: what is stored, not how.
+
+    Raises:
+        BadInput: when several processes share the arrays.
+    """
+    require_one_process()
     digest = hashlib.sha256()
     leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
     for path in sorted(leaves):
@@ -57,7 +75,12 @@ class StateStore:
     """Numbered training states below one folder; the newest whole one is where a run goes on."""
 
     def __init__(self, folder: Path, *, keep: int = 1):
-        """Opens or makes the folder; remains of an interrupted save are removed."""
+        """Opens or makes the folder; remains of an interrupted save are removed.
+
+        Raises:
+            BadInput: when several processes would write to it.
+        """
+        require_one_process()
         self.folder = folder.absolute()
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, cleanup_tmp_directories=True, enable_async_checkpointing=False
@@ -113,7 +136,12 @@ def latest_step(folder: Path) -> int | None:
 
 
 def save_params(folder: Path, params: Any) -> None:
-    """Writes parameters to a new orbax folder."""
+    """Writes parameters to a new orbax folder.
+
+    Raises:
+        BadInput: when several processes would write to it.
+    """
+    require_one_process()
     _require_room(folder.absolute().parent, params)
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         args = ocp.args.PyTreeSave(params, ocdbt_target_data_file_size=DATA_FILE_BYTES)
