@@ -113,6 +113,11 @@ class DrawingTokenizer(Tokenizer):
         return self.text.end_of_turn
 
     @property
+    def stops(self) -> tuple[int, ...]:
+        """Further ids that end a reply."""
+        return self.text.stops
+
+    @property
     def soft_tokens(self) -> Media:
         """The ids that hold the places of soft tokens."""
         return self.text.soft_tokens

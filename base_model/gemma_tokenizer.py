@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,14 @@ class GemmaTokenizer(Tokenizer):
 
     file_name = "tokenizer.json"
 
-    def __init__(self, model: bytes, *, vocab_size: int, surroundings: Mapping[str, str] | None = None):
+    def __init__(
+        self,
+        model: bytes,
+        *,
+        vocab_size: int,
+        surroundings: Mapping[str, str] | None = None,
+        stops: Sequence[int] = (EOS,),
+    ):
         """Takes the bytes of a tokenizer.json.
 
         Args:
@@ -46,6 +53,7 @@ class GemmaTokenizer(Tokenizer):
             vocab_size: rows of the model's embedding, of which the last may stand for nothing.
             surroundings: the text on either side of an "image", "audio" or "video"; None for what the family's
                 processor writes.
+            stops: ids that end a reply beside the end of turn.
 
         Raises:
             BadInput: when the bytes are no such file, or lack a control token of Gemma 3 or Gemma 4.
@@ -68,23 +76,26 @@ class GemmaTokenizer(Tokenizer):
         self.model, self._rows = model, vocab_size
         usual = {"image": "\n\n"} if names is GEMMA_3 else {}
         self.surroundings = usual if surroundings is None else dict(surroundings)
+        # What is never sampled ends nothing.
+        self._stops = tuple(sorted({*stops} - {self.end_of_turn, *self.never_sampled}))
 
     @classmethod
     def read(cls, path: Path, *, vocab_size: int, settings: Mapping[str, Any] | None = None) -> "GemmaTokenizer":
         """Reads a tokenizer.json, with the settings that a checkpoint's config.json has for it."""
         settings = settings or {}
-        surroundings = settings.get("surroundings")
-        if settings.keys() - {"surroundings"} or not _texts(surroundings):
+        surroundings, stops = settings.get("surroundings"), settings.get("stops", (EOS,))
+        known = settings.keys() <= {"surroundings", "stops"} and _texts(surroundings) and _ids(stops, vocab_size)
+        if not known:
             raise BadInput(f"{path} has settings in config.json that this version does not know: {settings!r:.80}")
         try:
-            return cls(path.read_bytes(), vocab_size=vocab_size, surroundings=surroundings)
+            return cls(path.read_bytes(), vocab_size=vocab_size, surroundings=surroundings, stops=stops)
         except OSError as error:
             raise BadInput(f"{path} cannot be read: {error.strerror}") from error
 
     @property
     def settings(self) -> dict[str, Any]:
         """What a checkpoint's config.json says of the tokenizer beside its file."""
-        return {"surroundings": self.surroundings}
+        return {"surroundings": self.surroundings, "stops": list(self._stops)}
 
     @property
     def digest(self) -> str:
@@ -117,6 +128,11 @@ class GemmaTokenizer(Tokenizer):
         return self.control(END_OF_TURN)
 
     @property
+    def stops(self) -> tuple[int, ...]:
+        """Further ids that end a reply: a base model knows no end of turn, and ends a text instead."""
+        return self._stops
+
+    @property
     def soft_tokens(self) -> Media:
         """The ids that hold the places of soft tokens."""
         image, audio, video = ((number,) if (number := self._controls.get(piece)) else () for piece in SOFT)
@@ -129,10 +145,12 @@ class GemmaTokenizer(Tokenizer):
 
     @property
     def never_sampled(self) -> tuple[int, ...]:
-        """Ids that no reply contains: control tokens and rows without a piece; all but text and the end of turn."""
-        special = {number for number, piece in self._pieces.get_added_tokens_decoder().items() if piece.special}
+        """Ids that no reply contains: media, padding, the beginning of a text, and rows without a piece.
+
+        All other control tokens are the model's own to write, as those are between which it thinks.
+        """
         empty = range(self._pieces.get_vocab_size(), self.vocab_size)
-        return tuple(sorted(({*special, *self.media, *empty, PAD, EOS, BOS, UNK}) - {self.end_of_turn}))
+        return tuple(sorted({*self.media, *empty, PAD, BOS}))
 
     def opening(self, role: str) -> tuple[int, str]:
         """The token and the text before a turn's content; `role` is "system", "user" or "assistant".
@@ -185,3 +203,8 @@ def _texts(value: Any) -> bool:
     """Whether the value of a setting is one that `surroundings` may have."""
     pairs = value.items() if isinstance(value, Mapping) else ()
     return value is None or (isinstance(value, Mapping) and all(isinstance(x, str) for pair in pairs for x in pair))
+
+
+def _ids(value: Any, vocab_size: int) -> bool:
+    """Whether the value of a setting is a list of ids."""
+    return isinstance(value, list | tuple) and all(type(number) is int and 0 <= number < vocab_size for number in value)

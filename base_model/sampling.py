@@ -1,9 +1,10 @@
 """Sampling on the device: prompts are read, then replies grow by one token at a time until each has ended."""
 
 import itertools
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -55,11 +56,18 @@ class Vocabulary(NamedTuple):
         end_of_turn: ends a reply.
         never_sampled: no reply contains them.
         images: codes of pictures, which stand between brackets only; None if there are none.
+        stops: end a reply, too.
     """
 
     end_of_turn: int
     never_sampled: tuple[int, ...]
     images: ImageCodes | None = None
+    stops: tuple[int, ...] = ()
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """All ids that end a reply."""
+        return (self.end_of_turn, *self.stops)
 
 
 class Samples(NamedTuple):
@@ -67,7 +75,7 @@ class Samples(NamedTuple):
 
     Attributes:
         tokens: ids, PAD after the end.
-        mask: true up to and including the end of turn.
+        mask: true up to and including what ends a reply.
         log_probs: of each token under softmax(logits / temperature), before top-k and top-p; 0 after the end.
     """
 
@@ -125,7 +133,7 @@ class Replies(NamedTuple):
         read: the prompt and what has been drawn so far, read.
         keys: from which and the number of a token its random key follows.
         steps: tokens drawn.
-        running: false from the end of turn on, and when there is no room for another token.
+        running: false from the end of a reply on, and when there is no room for another token.
         samples: what has been drawn.
     """
 
@@ -191,7 +199,8 @@ def extended(decoder: Decoder, vocabulary: Vocabulary, config: SamplingConfig, r
         jnp.where(here, log_prob, samples.log_probs),
     )
     steps, positions = steps + 1, positions + 1
-    running = running & (token != vocabulary.end_of_turn) & (steps < config.max_new_tokens)
+    ended = reduce(operator.or_, (token == end for end in vocabulary.ends))
+    running = running & ~ended & (steps < config.max_new_tokens)
     hidden, read_on = decoder(token[:, None], positions[:, None], running.astype(jnp.int32)[:, None], None, cache)
     assert read_on is not None
     drawn = drawn if vocabulary.images is None else drawn_next(drawn, token, vocabulary.images)

@@ -138,6 +138,11 @@ class Tokenizer:
         return self.control(END_OF_TURN)
 
     @property
+    def stops(self) -> tuple[int, ...]:
+        """Further ids that end a reply."""
+        return ()
+
+    @property
     def soft_tokens(self) -> Media:
         """The ids that hold the places of soft tokens."""
         image, audio, video = (self.control(piece) for piece in SOFT)

@@ -32,12 +32,12 @@ class Responses(NamedTuple):
     has_eos: Bool[Array, "B"]
 
 
-def truncate_at_eos(tokens: Int[Array, "B T"], *, eos_id: int, pad_id: int) -> Responses:
+def truncate_at_eos(tokens: Int[Array, "B T"], *, eos_id: int | tuple[int, ...], pad_id: int) -> Responses:
     """Ends each response at its first EOS, which stays, or before its first padding.
 
     Args:
       tokens: sampled ids, right-padded or not.
-      eos_id: id that ends a response.
+      eos_id: id that ends a response, or several.
       pad_id: id of padding. Wherever it stands it ends the response: no later stage could tell it from padding.
 
     Returns:
@@ -46,9 +46,10 @@ def truncate_at_eos(tokens: Int[Array, "B T"], *, eos_id: int, pad_id: int) -> R
     Raises:
       ValueError: padding and EOS share an id, so that the end of a response could not be told from its padding.
     """
-    if eos_id == pad_id:
+    ends = (eos_id,) if isinstance(eos_id, int) else eos_id
+    if pad_id in ends:
         raise ValueError(f"pad_id must differ from eos_id, got {pad_id} for both; give padding an id of its own")
-    is_eos = tokens == eos_id
+    is_eos = jnp.isin(tokens, jnp.array(ends))
     after_eos = jnp.cumsum(is_eos, axis=1) - is_eos > 0
     mask = ~after_eos & (jnp.cumsum(tokens == pad_id, axis=1) == 0)
     return Responses(

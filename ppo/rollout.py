@@ -66,7 +66,7 @@ class Rollout(NamedTuple):
 
 def responses_of(samples: Samples, vocabulary: Vocabulary) -> Responses:
     """Replies cut at their end by their tokens alone: where a sampler stops drawing need not be known here."""
-    return truncate_at_eos(samples.tokens, eos_id=vocabulary.end_of_turn, pad_id=PAD)
+    return truncate_at_eos(samples.tokens, eos_id=vocabulary.ends, pad_id=PAD)
 
 
 def join(prompts: Batch, responses: Responses) -> Batch:

@@ -14,6 +14,7 @@ from base_model.published.chat_template import require_same_turns, surroundings
 from base_model.published.model import abstract_model, read_params
 from base_model.published.processors import as_prepared
 from base_model.published.sentencepiece_json import tokenizer_json
+from base_model.tokenizer import EOS
 from training.errors import BadInput
 
 
@@ -55,13 +56,24 @@ def read_shape(folder: Path) -> tuple[ModelConfig, GemmaTokenizer, Media]:
 def _tokenizer(folder: Path, config: ModelConfig, description: dict[str, Any]) -> GemmaTokenizer:
     """The folder's tokenizer.json, or one made of its tokenizer.model and the ids of media in config.json."""
     path, older = folder / GemmaTokenizer.file_name, folder / "tokenizer.model"
+    settings = {"stops": _stops(folder, config)}
     if path.exists() or not older.exists():
-        return GemmaTokenizer.read(path, vocab_size=config.vocab_size)
+        return GemmaTokenizer.read(path, vocab_size=config.vocab_size, settings=settings)
     names = GEMMA_3 if config.norm_offset else GEMMA_4
     given = {names.get(ours): description.get(f"{name}_token_id", description.get(f"{name}_token_index"))
              for name, ours in CONTROLS.items()}  # fmt: skip
     added = {name: number for name, number in given.items() if name is not None and type(number) is int}
-    return GemmaTokenizer(tokenizer_json(older.read_bytes(), added), vocab_size=config.vocab_size)
+    return GemmaTokenizer(tokenizer_json(older.read_bytes(), added), vocab_size=config.vocab_size, **settings)
+
+
+def _stops(folder: Path, config: ModelConfig) -> list[int]:
+    """Ids that end a text or a reply: that of the end of a text, and those of generation_config.json."""
+    path = folder / "generation_config.json"
+    given = read_config(path).get("eos_token_id") if path.exists() else None
+    ids = given if isinstance(given, list) else [] if given is None else [given]
+    if not all(type(number) is int and 0 <= number < config.vocab_size for number in ids):
+        raise BadInput(f"{path}: eos_token_id is an id or a list of ids below {config.vocab_size}, not {given!r:.60}")
+    return sorted({EOS, *ids})
 
 
 def local_folder(name: str) -> Path:

@@ -103,6 +103,21 @@ def test_media_of_gemma_4_stand_as_the_template_says(tmp_path, blank):
     assert said == whole(folder, turn)
 
 
+@pytest.mark.parametrize(
+    ("given", "stops"), [(None, (1,)), (1, (1,)), ([1, 5, 300], (1, 300)), ([5], (1,)), (320, None), (["a"], None)]
+)
+def test_what_generation_config_says_ends_a_reply(tmp_path, given, stops):
+    folder = folder_of(tmp_path, "gemma4_moe_text", GEMMA_4, None)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": given}))
+    if stops is None:
+        with pytest.raises(BadInput, match="generation_config.json: eos_token_id is an id or a list of ids below 320"):
+            read_shape(folder)
+    else:
+        assert read_shape(folder)[1].stops == stops
+        (folder / "generation_config.json").unlink()
+        assert read_shape(folder)[1].stops == (1,)
+
+
 def test_media_without_a_template_stand_as_the_processor_says(tmp_path):
     gemma_4 = GemmaTokenizer(vocabulary(GEMMA_4), vocab_size=320)
     kinds = ("image", "video", "audio")
@@ -118,6 +133,6 @@ def test_texts_around_media_are_part_of_a_models_identity(tmp_path):
     plain = GemmaTokenizer(vocabulary(GEMMA_4), vocab_size=320)
     assert plain.digest != plain.surrounded({"image": "\n\n"}).digest
     (tmp_path / "tokenizer.json").write_bytes(plain.model)
-    for wrong in ({"surroundings": {"image": 1}}, {"surroundings": []}, {"smell": {}}):
+    for wrong in ({"surroundings": {"image": 1}}, {"surroundings": []}, {"smell": {}}, {"stops": [320]}, {"stops": 1}):
         with pytest.raises(BadInput, match="settings in config.json that this version does not know"):
             GemmaTokenizer.read(tmp_path / "tokenizer.json", vocab_size=320, settings=wrong)

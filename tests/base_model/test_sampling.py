@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tiny_world import one_layer
 
 from base_model.attention import MASKED
-from base_model.batch import pack, pad_left
+from base_model.batch import cuts_of, pack, pad_left
 from base_model.draws import _invert, draw, in_nucleus, keep_top_k, suppress
 from base_model.generate import generate, reply_keys, vocabulary_of
 from base_model.pool import Waiting, draw_all
@@ -83,17 +83,17 @@ def test_log_probs_are_those_of_a_teacher_forced_forward(structure, tiny_model, 
 def test_what_follows_the_end_of_a_turn_is_empty(drawn, tiny_model):
     samples, draw = drawn
     vocabulary = vocabulary_of(tiny_model)
-    # The token that the first row happened to draw third is made the one that ends a turn.
-    ending = int(samples.tokens[0, 2])
-    again = draw(vocabulary=vocabulary._replace(end_of_turn=ending))
+    # What the first row happened to draw third is made the end of a turn, what the second drew fourth another end.
+    ends = int(samples.tokens[0, 2]), int(samples.tokens[1, 3])
+    again = draw(vocabulary=vocabulary._replace(end_of_turn=ends[0], stops=ends[1:]))
     for row, tokens in enumerate(samples.tokens):
-        places = np.flatnonzero(tokens == ending)
+        places = np.flatnonzero(np.isin(tokens, ends))
         length = places[0] + 1 if len(places) else len(tokens)
         assert again.tokens[row].tolist() == [*tokens[:length], *[0] * (len(tokens) - length)]
         np.testing.assert_array_equal(again.mask[row], np.arange(len(tokens)) < length)
         np.testing.assert_allclose(again.log_probs[row, :length], samples.log_probs[row, :length], atol=1e-5)
         assert not again.log_probs[row, length:].any()
-    assert again.mask[0].sum() <= 3
+    assert again.mask[0].sum() <= 3 and again.mask[1].sum() <= 4
 
 
 def test_what_no_reply_contains_is_never_drawn(drawn, tiny_model):
@@ -223,15 +223,24 @@ def test_options_out_of_range_are_named(wrong):
         SamplingConfig(**wrong)
 
 
-def test_generate_gives_copies_of_each_prompt_in_order_whatever_shares_a_batch(tiny_model, prompts):
+def test_generate_gives_copies_of_each_prompt_in_order_whatever_shares_a_batch(tiny_model, prompts, monkeypatch):
     tiny_model = one_layer(tiny_model)
     config, answered = replace(CONFIG, max_new_tokens=6), []
     once = generate(tiny_model, prompts, config, copies=2, seed=3, rows=8, advance=answered.append)
     assert [len(replies) for replies in once] == [2] * 4 and sum(answered) == 4
     assert all(isinstance(reply, str) for replies in once for reply in replies)
     assert once[0][0] != once[0][1]
-    assert generate(tiny_model, prompts, config, copies=2, seed=3, rows=4) == once
     assert generate(tiny_model, prompts, config, copies=2, seed=4, rows=8) != once
+    cuts = []
+
+    def in_parts(tokens, soft_tokens):
+        cuts.append(cuts_of(tokens, soft_tokens, at_once=16))
+        return cuts[-1]
+
+    # Nor does it matter in how many parts a prompt is read, which long ones are.
+    monkeypatch.setattr("base_model.generate.cuts_of", in_parts)
+    assert generate(tiny_model, prompts, config, copies=2, seed=3, rows=4) == once
+    assert cuts and all(cuts)
 
 
 def test_replies_that_make_room_for_others_are_those_of_a_batch_drawn_to_its_end(structure, tiny_model, prompts):

@@ -199,8 +199,16 @@ def test_gradients_by_scores_and_rewards_are_finite(x64):
     assert np.isfinite(by_reward).all() and not np.asarray(by_reward)[~MASK].any()
 
 
+def test_any_of_several_ids_ends_a_response():
+    rows = jnp.array([[5, 7, 3, 6], [5, 3, 7, 6], [5, 5, 6, 6]])
+    found = truncate_at_eos(rows, eos_id=(3, 7), pad_id=0)
+    assert found.lengths.tolist() == [2, 2, 4] and found.has_eos.tolist() == [True, True, False]
+
+
 def test_bad_options_are_refused():
     with pytest.raises(ValueError, match="pad_id must differ from eos_id"):
         truncate_at_eos(jnp.zeros((1, 2), int), eos_id=2, pad_id=2)
+    with pytest.raises(ValueError, match="pad_id must differ from eos_id"):
+        truncate_at_eos(jnp.zeros((1, 2), int), eos_id=(3, 2), pad_id=2)
     with pytest.raises(ValueError, match="std must be positive"):
         normalise_scores(jnp.ones(2), mean=0.0, std=0.0)
