@@ -11,7 +11,8 @@ from pipeline.tpu.topology import Chip
 def forward_flops(shape: ModelConfig, *, rows: int, length: int, logits: int, pictures: int = 0) -> float:
     """Operations of the matrix products of one forward pass, a multiply and an add each.
 
-    Every token passes the four projections of attention and the three of the MLP: 2 x parameters. Every query meets the
+    Every token passes the projections of attention, those of the MLP and of the experts that read it, and those of a
+    layer's own embeddings: 2 x parameters. Every query meets the
     keys that it sees, once in its scores and once in its mixture: 4 x heads x head_dim x pairs. The head: 2 x embed_dim
     x vocab_size for each token whose logits are wanted. Norms, softmax and positions are left out.
 
@@ -24,7 +25,11 @@ def forward_flops(shape: ModelConfig, *, rows: int, length: int, logits: int, pi
     """
     total = 2.0 * shape.embed_dim * shape.vocab_size * logits
     for layer in shape.layers:
-        projections = 2 * (layer.heads + layer.kv_heads) * layer.head_dim + 3 * layer.mlp_dim
+        own_keys = 0 if layer.kv_source is not None else 1 if layer.key_is_value else 2
+        projections = (2 * layer.heads + own_keys * layer.kv_heads) * layer.head_dim + 3 * layer.mlp_dim
+        projections += 3 * shape.per_layer_dim
+        if experts := layer.experts:
+            projections += experts.count + 3 * experts.chosen * experts.mlp_dim
         total += 2.0 * shape.embed_dim * projections * length
         total += 4.0 * layer.heads * layer.head_dim * seen_pairs(length, layer.window)
     return rows * (total + pictures * _encoder_flops(shape))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 from base_model.attention import LayerCache, Places, attend
-from base_model.config import LayerSpec, ModelConfig
+from base_model.config import ExpertsSpec, LayerSpec, ModelConfig
 from base_model.likelihood import cross_entropy
 from base_model.presets import tiny
 from pipeline import cli, environment
@@ -67,6 +67,19 @@ def test_model_flops_of_attention_are_those_of_its_products():
     by_hand = [forward_flops(shape, rows=1, length=length, logits=0) for shape in shapes]
     pairs = length * (length + 1) // 2 - length
     assert 0.9 < (by_hand[0] - by_hand[1]) / pairs * length**2 / traced < 1.0
+
+
+def test_every_token_passes_the_parameters_that_a_published_model_has_for_it():
+    plain = LayerSpec(heads=4, kv_heads=2, head_dim=16, mlp_dim=32)
+    experts = ExpertsSpec(count=4, chosen=1, mlp_dim=64)
+    layers = replace(plain, experts=experts), replace(plain, key_is_value=True), replace(plain, kv_source=0)
+    shape = ModelConfig(vocab_size=64, embed_dim=48, layers=layers, per_layer_dim=8)
+    leaves = jax.tree_util.tree_leaves_with_path(workload(shape).language_model[0])
+    products = {jax.tree_util.keystr(path): leaf.size for path, leaf in leaves if leaf.ndim > 1}
+    passed = sum(products.values()) - products["['embedding']"] - products["['per_layer']['table']"]
+    passed -= 3 / 4 * sum(size for path, size in products.items() if "gate_up" in path or "experts']['down" in path)
+    attention = sum(4 * layer.heads * layer.head_dim for layer in layers)
+    assert forward_flops(shape, rows=1, length=1, logits=0) == 2 * passed + attention
 
 
 def test_the_floor_is_the_slower_of_computing_and_moving():
@@ -167,8 +180,22 @@ def four_chips(monkeypatch):
     return devices_of("v5e:2x2")
 
 
+needs_libtpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed (the extra `tpu`)"
+)
+
+
+@needs_libtpu
+def test_the_compiler_says_of_a_training_step_that_it_does_not_fit(four_chips):
+    layer = LayerSpec(heads=2, kv_heads=1, head_dim=64, mlp_dim=2**20)
+    work = workload(ModelConfig(vocab_size=1024, embed_dim=8192, layers=(layer,)), devices=four_chips, length=128)
+    found = examine("sft", work, chip_of("v5e:2x2"))
+    assert not found.fits and found.arguments is None and found.peak > found.memory
+    assert f"does not fit 15.75 GiB: the compiler wants {found.peak / 2**30:.2f} GiB" in described(found)
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed (the extra `tpu`)")
+@needs_libtpu
 def test_training_compiles_for_four_chips_that_share_it(four_chips):
     # One layer of the tiny model: all of it takes minutes.
     shape = replace(tiny(), layers=tiny().layers[:1], vision=None)
