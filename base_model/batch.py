@@ -7,9 +7,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int
 
+from base_model.config import ModelConfig
 from base_model.interleave import Example
 from base_model.media import NOTHING, Media, stack
 from base_model.tokenizer import PAD
+from base_model.towers import TOWERS
+from training.errors import BadInput
 
 # Longer prompts are read in parts: what the layers of a model make of 32,768 tokens at once would take many GiB.
 AT_ONCE = 2048
@@ -63,6 +66,32 @@ def pad_left(examples: Sequence[Example], length: int, room: Media = NOTHING) ->
     roll = lambda x: np.stack([np.roll(row, by) for row, by in zip(x, shift, strict=True)])  # noqa: E731
     tokens, segments, positions, learn = (roll(x) for x in batch[:4])
     return Batch(tokens, segments, positions, learn, batch.media)
+
+
+def require_media(examples: Sequence[Example], soft_tokens: Media, config: ModelConfig) -> None:
+    """Counts the places for soft tokens against what the encoders make of the media that were given.
+
+    Args:
+        examples: of a batch or of many.
+        soft_tokens: ids of the places, those of pictures and of frames, and those of sounds.
+        config: of the model that is to read them.
+
+    Raises:
+        BadInput: when a picture, a clip or a sound is missing, or has another size than its places.
+    """
+    names = (("pictures", "clips"), ("sounds",))
+    for example in examples:
+        for names_of, ids, inputs, encoder in zip(
+            names, soft_tokens, example.media, (config.vision, config.audio), strict=True
+        ):
+            places = [int((example.tokens == soft_token).sum()) for soft_token in ids]
+            given = sum(TOWERS[type(encoder)].soft_tokens(item, encoder) for item in inputs or ()) if encoder else 0
+            if sum(places) != given:
+                asked = [name for name, count in zip(names_of, places, strict=False) if count] or names_of
+                raise BadInput(
+                    f"a row has places for {sum(places)} soft tokens of {' and '.join(asked)}, and the media beside it "
+                    f"make {given}; give every row the media that its tokens were made with"
+                )
 
 
 def bucket(length: int, least: int = 64) -> int:

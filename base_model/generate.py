@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from base_model.batch import bucket, cuts_of, pad_left
+from base_model.batch import bucket, cuts_of, pad_left, require_media
 from base_model.checkpoint import LanguageModel, structure_of
 from base_model.interleave import Example, require_fits
 from base_model.media import room
@@ -61,11 +61,12 @@ def reply_ids(
         advance: told how many prompts have been answered.
 
     Raises:
-        BadInput: when a prompt and its reply do not fit the model's context.
+        BadInput: when a prompt and its reply do not fit the model's context, or a medium of a prompt is missing.
     """
     structure, vocabulary = structure_of(model.config, model.tokenizer), vocabulary_of(model)
     longest = model.config.max_context - config.max_new_tokens
     prompts = [require_fits(prompt, longest, "the model's context less max_new_tokens") for prompt in prompts]
+    require_media(prompts, model.tokenizer.soft_tokens, model.config)
     images, sounds = model.tokenizer.soft_tokens
     soft_tokens = images + sounds
     media, seed_key = room([[prompt.media] for prompt in prompts]), jax.random.key(seed)

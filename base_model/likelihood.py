@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from base_model.batch import Batch, bucket, pack
+from base_model.batch import Batch, bucket, pack, require_media
 from base_model.decoder import Decoder
 from base_model.interleave import Example
 from base_model.media import room
@@ -117,7 +117,13 @@ def _score(structure: nnx.GraphDef, params: Any, batch: Batch) -> tuple[Array, A
 
 
 def held_out(structure: nnx.GraphDef, params: Any, examples: Sequence[Example], *, batch_size: int = 64) -> HeldOut:
-    """Scores examples one a row, sorted by length so that little is padded."""
+    """Scores examples one a row, sorted by length so that little is padded.
+
+    Raises:
+        BadInput: when a medium of an example is missing.
+    """
+    decoder = nnx.merge(structure, params)
+    require_media(examples, decoder.soft_tokens, decoder.config)
     order = np.argsort([len(example) for example in examples], kind="stable")
     nll, exact, count = (np.zeros(len(examples)) for _ in range(3))
     # The same room for all, blank where there is nothing: each further shape would be compiled.

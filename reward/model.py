@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from base_model.batch import Batch, bucket, pack
+from base_model.batch import Batch, bucket, pack, require_media
 from base_model.checkpoint import LanguageModel, build, logical_axes, structure_of
 from base_model.config import ModelConfig
 from base_model.interleave import Example
@@ -64,7 +64,12 @@ def score_batch(structure: nnx.GraphDef, params: Any, batch: Batch) -> Float[Arr
 
 
 def score(model: LanguageModel, examples: Sequence[Example], *, batch_size: int = 64) -> np.ndarray:
-    """Raw scores of texts, float64 [N] in the order given; padding and company change nothing beyond rounding."""
+    """Raw scores of texts, float64 [N] in the order given; padding and company change nothing beyond rounding.
+
+    Raises:
+        BadInput: when a medium of a text is missing.
+    """
+    require_media(examples, model.tokenizer.soft_tokens, model.config)
     structure = structure_of(model.config, model.tokenizer)
     order = np.argsort([len(example) for example in examples], kind="stable")
     scores = np.zeros(len(examples))

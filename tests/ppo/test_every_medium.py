@@ -13,10 +13,14 @@ from base_model.checkpoint import build, split, structure_of
 from base_model.config import ClipsConfig
 from base_model.conformer import ConformerConfig
 from base_model.gemma4_vision import Gemma4VisionConfig
-from base_model.generate import vocabulary_of
-from base_model.media import Media, blanked
+from base_model.generate import reply_ids, vocabulary_of
+from base_model.likelihood import held_out
+from base_model.media import NO_MEDIA, Media, blanked
+from base_model.sampling import SamplingConfig
 from ppo.prompts import prompt_examples
 from ppo.rollout import Models, response_log_probs, response_values, reward_scores
+from reward.model import score
+from training.errors import BadInput
 
 KINDS = ("image", "video", "audio")
 ASKED = [(), ("image",), ("video",), ("audio",), ("image", "video", "audio", "image")]
@@ -86,7 +90,24 @@ def test_another_medium_changes_logits_values_and_scores_of_its_rows(model, meas
         assert (np.abs(before - after[: len(ASKED)]) > 1e-6).tolist() == [bool(kinds) for kinds in ASKED]
 
 
-def test_a_medium_that_went_missing_is_no_number(model, measure):
+@pytest.mark.parametrize(("kind", "named"), list(zip(KINDS, ("pictures", "clips", "sounds"), strict=True)))
+def test_a_medium_that_is_missing_is_an_error_before_anything_is_computed(model, kind, named):
+    there = prompts(model)
+    alone, among_others = there[1 + KINDS.index(kind)], there[-1]
+    images, sounds = among_others.media
+    fewer = Media(images, ()) if kind == "audio" else Media(images[1:], sounds)
+    structure, judge = structure_of(model.config, model.tokenizer), scalar(model)
+    for lost in (replace(alone, media=NO_MEDIA), replace(among_others, media=fewer)):
+        for read in (
+            lambda rows: reply_ids(model, rows, SamplingConfig(max_new_tokens=2)),
+            lambda rows: held_out(structure, model.params, rows),
+            lambda rows: score(judge, rows),
+        ):
+            with pytest.raises(BadInput, match=rf"places for \d+ soft tokens of .*{named}.*, and the media beside it"):
+                read([there[0], lost])
+
+
+def test_a_medium_that_goes_missing_on_the_way_to_a_step_is_no_number(model, measure):
     rows = pad_left(prompts(model), LENGTH)
     lost = measure(rows._replace(media=Media()))
     assert np.isnan(lost).tolist() == [[bool(kinds) for kinds in ASKED]] * 3
