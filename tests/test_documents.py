@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import cli, options
-from pipeline.commands_table import COMMANDS
+from pipeline.commands_table import COMMANDS, GROUPS
 from pipeline.config import RunConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,14 +53,39 @@ def test_the_tree_of_the_readme_is_that_of_the_repository() -> None:
     assert [path for path in paths if not (ROOT / path).exists()] == []
     modules = [path for name in PACKAGES for path in (ROOT / name).rglob("__init__.py")]
     assert {path.parent.relative_to(ROOT).as_posix() for path in modules} <= set(paths)
+    # A folder with a file in the tree has all of its files there; others, such as one of commands, have none.
+    described = {ROOT / path.rpartition("/")[0] for path in paths if path.endswith(".py")}
+    files = [path for folder in described for path in folder.glob("*.py") if not path.name.startswith("__")]
+    assert {path.relative_to(ROOT).as_posix() for path in files} - set(paths) == set()
+
+
+def links(name: str) -> list[tuple[Path, str]]:
+    """The files that a document links to, with the anchor in each; of this repository."""
+    targets = [target.partition("#") for target in re.findall(r"\]\(([^)\s]+)\)", read(name))]
+    local = [(file, anchor) for file, _, anchor in targets if not re.match(r"[a-z]+:", file)]
+    return [((ROOT / name).parent.joinpath(file).resolve() if file else ROOT / name, anchor) for file, anchor in local]
+
+
+def anchors(path: Path) -> set[str]:
+    """What the headings of a document are called in links: small letters, blanks as dashes, no punctuation."""
+    text = re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_relative_links_resolve(name: str) -> None:
-    targets = re.findall(r"\]\(([^)\s]+)\)", read(name))
-    local = [target.partition("#")[0] for target in targets if not re.match(r"[a-z]+:|#", target)]
-    missing = [target for target in local if not (ROOT / name).parent.joinpath(target).exists()]
-    assert missing == []
+    assert [path for path, _ in links(name) if not path.exists()] == []
+    assert [f"{path.name}#{anchor}" for path, anchor in links(name) if anchor and anchor not in anchors(path)] == []
+
+
+def test_every_document_is_found_from_the_readme() -> None:
+    found, new = set(), {"README.md"}
+    while new:
+        found |= new
+        linked = {path for name in new for path, _ in links(name) if path in DOCUMENTS}
+        new = {path.relative_to(ROOT).as_posix() for path in linked} - found
+    assert found == set(NAMES)
 
 
 def command_lines(text: str) -> list[str]:
@@ -106,6 +131,17 @@ def test_documents_show_every_command() -> None:
     assert dict(rows) == {name: command.help for name, command in COMMANDS.items()}
     shown = {cli._choose(shlex.split(line, comments=True)[1:])[0] for line in LINES if "--help" not in line}
     assert shown == set(COMMANDS)
+
+
+def test_the_readme_names_every_command() -> None:
+    """A name behind another in a row has its first words, unless it begins with a group's."""
+    named = set()
+    for row in re.findall(r"^\| `theodolite (.*?`) \|", read("README.md"), re.MULTILINE):
+        words: list[str] = []
+        for name in re.findall(r"([^`]+)`(?:[,;] `)?", row):
+            words = name.split() if name.split()[0] in GROUPS or not words else [*words[:-1], *name.split()]
+            named.add(" ".join(words))
+    assert named == set(COMMANDS)
 
 
 @pytest.mark.parametrize("name", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
