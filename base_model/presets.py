@@ -3,6 +3,7 @@
 The report gives two sizes and no dimensions: what stands here is plausible, and not recovered.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -28,8 +29,8 @@ def tiny_quarter(vocab_size: int = 4096) -> ModelConfig:
     return replace(tiny(vocab_size), embed_dim=128, layers=layers, query_scale=0.2)
 
 
-def tiny_omni(vocab_size: int) -> ModelConfig:
-    """The shipped model's shape with an encoder of sounds, and room in the vocabulary for codes of pictures."""
+def tiny_omni(vocab_size: int = 4096) -> ModelConfig:
+    """The shipped model's shape with an encoder of sounds."""
     audio = ConformerConfig(
         bands=64, channels=(16, 8), width=96, layers=2, heads=4, output_dim=96, clipped=False, max_soft_tokens=64
     )
@@ -124,6 +125,17 @@ def gemma_4_31b() -> ModelConfig:
     return _gemma_4(
         hidden_size=5376, intermediate_size=21_504, num_global_key_value_heads=4, **text, towers=_LARGE_TOWERS
     )
+
+
+# All of them, by the names that commands and documents give them.
+SIZES: dict[str, Callable[[], ModelConfig]] = {
+    "tiny": tiny, "tiny-quarter": tiny_quarter, "tiny-omni": tiny_omni,
+    "nano-1": nano_1, "nano-2": nano_2, "pro": pro, "ultra": ultra,
+    "gemma-3-270m": gemma_3_270m, "gemma-3-1b": gemma_3_1b, "gemma-3-4b": gemma_3_4b, "gemma-3-12b": gemma_3_12b,
+    "gemma-3-27b": gemma_3_27b,
+    "gemma-4-e2b": gemma_4_e2b, "gemma-4-e4b": gemma_4_e4b, "gemma-4-12b": gemma_4_12b,
+    "gemma-4-26b-a4b": gemma_4_26b_a4b, "gemma-4-31b": gemma_4_31b,
+}  # fmt: skip
 
 
 _SIGLIP = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16}

@@ -135,7 +135,7 @@ def pretrain(config: BasePretrain) -> None:
     from pathlib import Path
 
     from base_model.drawing_tokenizer import DrawingTokenizer
-    from base_model.presets import tiny, tiny_omni
+    from base_model.presets import SIZES
     from base_model.pretrain import pretrain as run
     from base_model.pretrain import train_tokenizer
     from base_model.tokenizer import Tokenizer
@@ -145,7 +145,7 @@ def pretrain(config: BasePretrain) -> None:
 
     folder = RunFolder.create(config.out)
     with folder.locked():
-        rows, shape = {"tiny": ("pretrain", tiny), "tiny-omni": ("omni", tiny_omni)}[config.shape]
+        rows = "omni" if config.shape == "tiny-omni" else "pretrain"
         wanted = {"data": (config.data, f"{rows}.jsonl"), "held_out": (config.held_out, f"{rows}_heldout.jsonl")}
         paths = packaged_paths(folder.path, wanted)
         vocabulary = Path(config.tokenizer or folder.path / "tokenizer.model")
@@ -155,7 +155,8 @@ def pretrain(config: BasePretrain) -> None:
         if config.image_tokenizer:
             pieces = DrawingTokenizer(pieces, image_tokenizer(config.image_tokenizer))
         options = replace(config.pretrain, output_dir=str(folder.path))
-        run(options, shape(pieces.vocab_size), pieces, data=paths["data"], held_out_data=paths["held_out"])
+        shape = replace(SIZES[config.shape](), vocab_size=pieces.vocab_size)
+        run(options, shape, pieces, data=paths["data"], held_out_data=paths["held_out"])
     print(f"Model: {folder.path / 'checkpoint'}")
 
 

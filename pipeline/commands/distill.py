@@ -12,7 +12,7 @@ class BaseDistill:
     """Lets a smaller model learn from what a larger one makes of the same rows; a stopped run goes on where it was.
 
     Attributes:
-        student: a size to start fresh, "tiny-quarter", "tiny", "nano-1", "nano-2" or a YAML file with the fields of
+        student: a size to start fresh, like "tiny-quarter" (docs/tpu.md lists them), or a YAML file with the fields of
             config.json's `model`; or the folder of a model to go on with.
         teacher: folder of the larger model; "shipped" is the tiny base model.
         data: rows, or "packaged" for the pretraining data that comes inside pip packages.
@@ -77,16 +77,14 @@ def student_of(name: str, teacher, *, seed: int):
     from dataclasses import replace
     from pathlib import Path
 
-    from base_model import presets
     from base_model.checkpoint import LanguageModel, build, load, split
     from base_model.config import ModelConfig
+    from base_model.presets import SIZES
     from pipeline.options import read_yaml
 
-    sizes = {"tiny-quarter": presets.tiny_quarter, "tiny": presets.tiny,
-             "nano-1": presets.nano_1, "nano-2": presets.nano_2}  # fmt: skip
     ids = teacher.tokenizer.vocab_size
-    if name in sizes:
-        shape = replace(sizes[name](), vocab_size=ids)
+    if name in SIZES:
+        shape = replace(SIZES[name](), vocab_size=ids)
     elif name.endswith((".yaml", ".yml")):
         shape = ModelConfig.from_dict({**read_yaml(name), "vocab_size": ids})
     else:

@@ -1,11 +1,9 @@
 """`theodolite tpu`: what the trainers' programs would need on TPUs, found without one."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from training.errors import BadInput
-
-Preset = Literal["tiny", "nano-1", "nano-2"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +12,8 @@ class TpuCompile:
 
     Attributes:
         topology: chip and how many are connected: v5e:4x4, v4:2x2x2, v5p:4x4x4, v6e:16x16.
-        preset: the shipped model's shape, or a text decoder of 1.8 (nano-1) or 3.25 (nano-2) billion parameters.
+        preset: a size with a name (docs/tpu.md lists them): tiny is the shipped model's, nano-1 a text decoder of 1.8
+            billion parameters. Published models are compiled without their encoders.
         programs: which, separated by commas: sft, reward, rollout, score, ppo.
         length: tokens of a row, prompt and reply together; 0 for 512 (tiny) or 2048.
         response: tokens of a reply; 0 for half the length.
@@ -27,7 +26,7 @@ class TpuCompile:
     """
 
     topology: str = "v5e:4x4"
-    preset: Preset = "tiny"
+    preset: str = "tiny"
     programs: str = "sft,reward,rollout,score,ppo"
     length: int = 0
     response: int = 0
@@ -39,9 +38,7 @@ class TpuCompile:
     json: str = ""
 
     def __post_init__(self) -> None:
-        """Checks the names and the sizes."""
-        if self.preset not in (known := get_args(Preset)):
-            raise BadInput(f"preset is one of {', '.join(known)}, not {self.preset!r}")
+        """Checks the sizes."""
         if min(self.length, self.response) < 0 or self.batch < 1:
             raise BadInput(
                 f"length and response are 0 or above and batch is above 0, "
@@ -52,12 +49,14 @@ class TpuCompile:
 def compile(config: TpuCompile) -> None:
     """Compiles and prints, one program after the other."""
     import json
+    from dataclasses import replace
     from importlib import metadata
     from pathlib import Path
 
     import jax
 
-    from base_model import presets
+    from base_model.presets import SIZES
+    from base_model.vision import VisionConfig
     from pipeline.tpu.programs import Workload
     from pipeline.tpu.report import PROGRAMS, as_json, described, examine
     from pipeline.tpu.topology import chip_of, devices_of
@@ -66,7 +65,11 @@ def compile(config: TpuCompile) -> None:
     names = [name.strip() for name in config.programs.split(",")]
     if unknown := [name for name in names if name not in PROGRAMS]:
         raise BadInput(f"programs are {', '.join(PROGRAMS)}, separated by commas, not {unknown[0]!r}")
-    shape = {"tiny": presets.tiny, "nano-1": presets.nano_1, "nano-2": presets.nano_2}[config.preset]()
+    if config.preset not in SIZES:
+        raise BadInput(f"preset is one of {', '.join(SIZES)}, not {config.preset!r}")
+    shape = replace(SIZES[config.preset](), audio=None)
+    if not isinstance(shape.vision, VisionConfig):  # whose operations are not counted
+        shape = replace(shape, vision=None)
     length = config.length or min(2048, shape.max_context)
     response = config.response or length // 2
     if not 0 < response < length <= shape.max_context:

@@ -1,15 +1,19 @@
+import re
 from dataclasses import replace
 from math import prod
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from base_model import presets
 from base_model.block import Block
 from base_model.per_layer import PerLayerEmbedding
+from base_model.presets import SIZES
 from base_model.towers import TOWERS
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def count(make):
@@ -32,33 +36,30 @@ def parameters(config):
     return total
 
 
-@pytest.mark.parametrize(
-    ("preset", "published"),
-    [
-        (presets.gemma_3_270m, 268_098_176),
-        (presets.gemma_3_1b, 999_885_952),
-        (presets.gemma_3_4b, 4_300_079_472),
-        (presets.gemma_3_12b, 12_187_325_040),
-        (presets.gemma_3_27b, 27_432_406_640),
-    ],
-)
-def test_gemma_3_has_as_many_parameters_as_published(preset, published):
-    assert parameters(preset()) == published
+# As the models were published: exactly, and in billions as their cards have them rounded.
+EXACT = {
+    "gemma-3-270m": 268_098_176, "gemma-3-1b": 999_885_952, "gemma-3-4b": 4_300_079_472,
+    "gemma-3-12b": 12_187_325_040, "gemma-3-27b": 27_432_406_640,
+}  # fmt: skip
+BILLIONS = {
+    "nano-1": 1.8, "nano-2": 3.25, "gemma-4-e2b": 5.1, "gemma-4-e4b": 8.0, "gemma-4-12b": 11.95,
+    "gemma-4-26b-a4b": 25.2, "gemma-4-31b": 30.7,
+}  # fmt: skip
+# Their cards count the encoder by itself.
+WITHOUT_ENCODER = ("gemma-4-26b-a4b", "gemma-4-31b")
+TABLE = dict(re.findall(r"^\| `([\w-]+)` \| ([\d,]+) \|", (ROOT / "docs" / "tpu.md").read_text("utf-8"), re.MULTILINE))
 
 
-@pytest.mark.parametrize(
-    ("preset", "billions"),
-    [
-        (presets.nano_1, 1.79),
-        (presets.nano_2, 3.25),
-        (presets.pro, 47),
-        (presets.ultra, 366),
-        (presets.gemma_4_e2b, 5.1),
-        (presets.gemma_4_e4b, 8.0),
-        (presets.gemma_4_12b, 12),
-        (presets.gemma_4_26b_a4b, 25.8),
-        (presets.gemma_4_31b, 31),
-    ],
-)
-def test_other_sizes_are_what_their_names_say(preset, billions):
-    assert parameters(preset()) / 1e9 == pytest.approx(billions, rel=0.03)
+def test_the_table_has_every_size_with_a_name():
+    assert list(TABLE) == list(SIZES)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_size_has_as_many_parameters_as_the_table_and_its_publisher_say(name):
+    config = SIZES[name]()
+    found = parameters(config)
+    assert f"{found:,}" == TABLE[name]
+    assert found == EXACT.get(name, found)
+    if name in BILLIONS:
+        text = parameters(replace(config, vision=None, audio=None)) if name in WITHOUT_ENCODER else found
+        assert text / 1e9 == pytest.approx(BILLIONS[name], rel=0.01)
