@@ -100,8 +100,7 @@ def _from_pictures(pictures: Any, seconds: Any, folder: Path, most: int) -> Clip
     if not isinstance(pictures, list) or not isinstance(seconds, list) or not 0 < len(pictures) == len(seconds):
         raise BadInput(f"{name} is a list of pictures and an equally long list of seconds")
     if len(pictures) > most:
-        limit = f"the model's clips.max_frames is {most}"
-        raise BadInput(f"{name} has {len(pictures)}, and {limit}; give fewer or raise that")
+        raise BadInput(f"{name} has {len(pictures)}, and the model takes at most {most}; give fewer")
     times = [second if type(second) in (int, float) else math.nan for second in seconds]
     if not all(0 <= second <= MAX_SECONDS for second in times) or times != sorted(times):
         raise BadInput(f"{name}: seconds rise from 0 to at most {MAX_SECONDS}, not {seconds!r:.60}")

@@ -47,8 +47,8 @@ def grid(height: int, width: int, *, cell: int, budget: int) -> tuple[int, int]:
     """
     if max(height, width) > budget * min(height, width):
         raise BadInput(
-            f"a picture of {width} x {height} pixels is too thin: with vision.max_soft_tokens {budget} its longer side "
-            f"may be up to {budget} times the shorter; crop it or raise that"
+            f"a picture of {width} x {height} pixels is too thin: of the {budget} soft tokens that it may take each is "
+            f"a square, so its longer side may be up to {budget} times the shorter; crop it"
         )
     scale = math.sqrt(budget * cell**2 / (height * width))
     rows, columns = (max(1, int(scale * side / cell)) for side in (height, width))
@@ -72,7 +72,7 @@ def cut(picture: UInt8[np.ndarray, "H W 3"], *, patch: int, group: int, budget: 
     if max(rows, columns) > places:
         raise BadInput(
             f"a picture of {picture.shape[1]} x {picture.shape[0]} pixels would have {max(rows, columns)} patches a "
-            f"side, and the model knows {places} places; crop it or lower vision.max_soft_tokens ({budget})"
+            f"side, and the model knows {places} places; crop it"
         )
     resized = Image.fromarray(picture).resize((columns * patch, rows * patch), Image.Resampling.BICUBIC)
     pixels = np.asarray(resized).reshape(rows, patch, columns, patch, 3).swapaxes(1, 2)

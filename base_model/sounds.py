@@ -53,7 +53,7 @@ def load_sound(value: Any, folder: Path) -> Float32[np.ndarray, " samples"]:
 
 
 def require_room(wave: Float32[np.ndarray, " samples"], soft_tokens: int, most: int) -> None:
-    """Says what would make room for a sound.
+    """Says when a sound is too long, or too short, for a model.
 
     Raises:
         BadInput: when it takes more than `most` soft tokens, or none.
@@ -63,8 +63,8 @@ def require_room(wave: Float32[np.ndarray, " samples"], soft_tokens: int, most: 
         raise BadInput(f"a sound of {1000 * seconds:.1f} ms is too short to be heard; leave the row out")
     if soft_tokens > most:
         raise BadInput(
-            f"a sound of {seconds:.1f} s takes {soft_tokens} soft tokens, and the model's audio.max_soft_tokens is "
-            f"{most}; cut the sound or raise that"
+            f"a sound of {seconds:.1f} s takes {soft_tokens} soft tokens, and the model takes at most {most}; "
+            "cut the sound"
         )
 
 

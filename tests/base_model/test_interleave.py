@@ -89,7 +89,7 @@ def test_a_clip_may_be_the_pictures_in_it(lay_out, tmp_path, picture):
     for frames, seconds, message in [
         ([], [], "an equally long list"),
         ([picture(1)], [0, 1], "an equally long list"),
-        ([picture(1)] * 5, [0, 1, 2, 3, 4], "has 5, and the model's clips.max_frames is 4; give fewer"),
+        ([picture(1)] * 5, [0, 1, 2, 3, 4], "has 5, and the model takes at most 4; give fewer$"),
         ([picture(1)] * 2, [1, 0], "seconds rise"),
         ([picture(1)] * 2, [0, "1"], "seconds rise"),
         ([picture(1), picture(1)[:8]], [0, 1], "several sizes"),
@@ -148,7 +148,7 @@ def test_the_digest_sees_every_medium(lay_out, picture):
         (part("audio", b"none"), "cannot be decoded"),
         (part("video", b"none"), "cannot be decoded"),
         (part("audio", {"array": np.zeros(16_000 * 31), "sampling_rate": 16_000}),
-         "31.0 s takes 775 soft tokens, and the model's audio.max_soft_tokens is 750; cut the sound or raise that"),
+         "31.0 s takes 775 soft tokens, and the model takes at most 750; cut the sound$"),
     ],
 )  # fmt: skip
 def test_media_that_cannot_be_read_say_why(lay_out, tmp_path, content, message):
