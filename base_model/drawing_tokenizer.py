@@ -127,6 +127,10 @@ class DrawingTokenizer(Tokenizer):
         """The ids that media take: brackets and soft tokens."""
         return self.text.media
 
+    def with_controls(self, ids: Iterable[int]) -> str:
+        """The text of ids, control tokens by their names; pictures leave no trace."""
+        return self.text.with_controls(number for number in ids if number < self.text.vocab_size)
+
     def _ids(self, text: str) -> list[int]:
         return self.text._ids(text)
 

@@ -51,8 +51,7 @@ class GemmaTokenizer(Tokenizer):
         Args:
             model: the file.
             vocab_size: rows of the model's embedding, of which the last may stand for nothing.
-            surroundings: the text on either side of an "image", "audio" or "video"; None for what the family's
-                processor writes.
+            surroundings: what the chat template writes on either side of an "image", "audio" or "video".
             stops: ids that end a reply beside the end of turn.
 
         Raises:
@@ -74,8 +73,7 @@ class GemmaTokenizer(Tokenizer):
         if special != [PAD, EOS, BOS, UNK] or self._pieces.get_vocab_size() > vocab_size:
             raise BadInput(f"tokenizer.json must have pad, eos, bos and unk first, and at most {vocab_size} pieces")
         self.model, self._rows = model, vocab_size
-        usual = {"image": "\n\n"} if names is GEMMA_3 else {}
-        self.surroundings = usual if surroundings is None else dict(surroundings)
+        self.surroundings = dict(surroundings or {})
         # What is never sampled ends nothing.
         self._stops = tuple(sorted({*stops} - {self.end_of_turn, *self.never_sampled}))
 
@@ -164,8 +162,9 @@ class GemmaTokenizer(Tokenizer):
         return self.control(START_OF_TURN), f"{name}\n"
 
     def around(self, kind: str) -> str:
-        """The text on either side of a medium."""
-        return self.surroundings.get(kind, "")
+        """The text on either side of a medium: the chat template's, and what the processor of Gemma 3 adds."""
+        added = "\n\n" if kind == "image" and self._names is GEMMA_3 else ""
+        return self.surroundings.get(kind, "") + added
 
     def surrounded(self, surroundings: Mapping[str, str]) -> "GemmaTokenizer":
         """The same tokenizer with other texts around media."""
@@ -173,9 +172,13 @@ class GemmaTokenizer(Tokenizer):
         changed.surroundings = dict(surroundings)
         return changed
 
-    def placeholder(self, kind: str) -> str:
-        """What a published chat template writes where a medium stands, and the processor puts soft tokens for."""
-        return self._names["<start_of_image>" if self._names is GEMMA_3 else f"<{kind}_soft_token>"]
+    @property
+    def placeholders(self) -> dict[str, str]:
+        """What a published chat template writes where a medium of each kind stands, for the processor to replace."""
+        if self._names is GEMMA_3:
+            return {"image": "<start_of_image>"}
+        kinds = ("image", "audio", "video")
+        return {kind: self._names[soft] for kind in kinds if (soft := f"<{kind}_soft_token>") in self._controls}
 
     @property
     def joins_texts(self) -> bool:

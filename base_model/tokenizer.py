@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,14 @@ class Tokenizer:
 
     def _ids(self, text: str) -> list[int]:
         return self._pieces.encode(text)
+
+    def with_controls(self, ids: Iterable[int]) -> str:
+        """The text of ids, control tokens by their names."""
+        text = ""
+        for control, run in itertools.groupby(map(int, ids), lambda i: self._pieces.is_control(i) or i == UNK):
+            numbers = list(run)
+            text += "".join(map(self._pieces.id_to_piece, numbers)) if control else self._pieces.decode(numbers)
+        return text
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; control tokens leave no trace."""

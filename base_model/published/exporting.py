@@ -12,10 +12,10 @@ import numpy as np
 from base_model.checkpoint import LanguageModel
 from base_model.config import ModelConfig
 from base_model.gemma import CONTROLS
+from base_model.published.companions import write_companions
 from base_model.published.description import describe
 from base_model.published.model import written_params
 from base_model.published.safetensors_files import Written, write_tensors
-from base_model.tokenizer import BOS, EOS, PAD
 from training.checkpoint import write_json
 from training.errors import BadInput
 
@@ -30,10 +30,11 @@ def export_model(
     shard_bytes: int = 5_000_000_000,
     towers: bool = True,
 ) -> None:
-    """Writes a published folder, whole or not at all: config.json, safetensors and the tokenizer's file.
+    """Writes a published folder, whole or not at all: config.json, safetensors, and what companions.py lists.
 
-    A reward model becomes a sequence classifier with one label: its head is score.weight, and score.bias, which
-    transformers does not read and which moves all scores alike.
+    The head of a reward model is score.weight and score.bias. It becomes a sequence classifier with one label where
+    transformers has one, in the family of Gemma 3, and there the bias is not read, which moves all scores alike; in
+    that of Gemma 4 its trunk is a model without a head.
 
     Args:
         model: what to write.
@@ -58,11 +59,9 @@ def export_model(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     write_json(temporary / "config.json", description)
-    generation = {"bos_token_id": BOS, "pad_token_id": PAD, "eos_token_id": [EOS, model.tokenizer.end_of_turn]}
-    write_json(temporary / "generation_config.json", generation)
+    write_companions(temporary, model.tokenizer, shape)
     tensors = [*written_params(shape, params, prefixes=_prefixes(description)), *_head(model)]
     write_tensors(temporary, tensors, dtype=DTYPES[dtype], shard_bytes=shard_bytes)
-    (temporary / model.tokenizer.file_name).write_bytes(model.tokenizer.model)
     temporary.rename(out)
 
 
@@ -91,7 +90,7 @@ def _architecture(description: dict[str, Any], kind: str) -> str:
     name = names[family.removesuffix("_text")]
     is_text = family.endswith("_text")
     if kind == "scalar":
-        return f"{name}{'Text' if is_text else ''}ForSequenceClassification"
+        return f"{name}{'Text' if is_text else ''}{'ForSequenceClassification' if name == 'Gemma3' else 'Model'}"
     return f"{name}{'ForCausalLM' if is_text else 'ForConditionalGeneration'}"
 
 

@@ -5,16 +5,18 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from base_model.checkpoint import LanguageModel
+from base_model.checkpoint import IMAGE_TOKENIZER, LanguageModel
 from base_model.config import ModelConfig, read_config
+from base_model.drawing_tokenizer import DrawingTokenizer
 from base_model.gemma import CONTROLS, model_config, soft_tokens
 from base_model.gemma_tokenizer import GEMMA_3, GEMMA_4, GemmaTokenizer
+from base_model.image_tokenizer import ImageTokenizer
 from base_model.media import Media
 from base_model.published.chat_template import require_same_turns, surroundings
 from base_model.published.model import abstract_model, read_params
 from base_model.published.processors import as_prepared
 from base_model.published.sentencepiece_json import tokenizer_json
-from base_model.tokenizer import EOS
+from base_model.tokenizer import EOS, Tokenizer
 from training.errors import BadInput
 
 
@@ -35,7 +37,7 @@ def import_model(folder: Path, *, mesh: Mesh | None = None) -> LanguageModel:
     return LanguageModel(config=config, tokenizer=tokenizer, params=params, statistics={})
 
 
-def read_shape(folder: Path) -> tuple[ModelConfig, GemmaTokenizer, Media]:
+def read_shape(folder: Path) -> tuple[ModelConfig, Tokenizer, Media]:
     """All of a published folder but its tensors: the model's shape, its tokenizer, and the ids of soft tokens.
 
     Raises:
@@ -43,36 +45,49 @@ def read_shape(folder: Path) -> tuple[ModelConfig, GemmaTokenizer, Media]:
     """
     description = read_config(folder / "config.json")
     config = as_prepared(model_config(description), folder)
-    tokenizer = _tokenizer(folder, config, description)
+    images = ImageTokenizer.load(folder / IMAGE_TOKENIZER) if (folder / IMAGE_TOKENIZER).exists() else None
+    rows = config.vocab_size - (images.config.codes if images else 0)
+    tokenizer = _own(folder) or _tokenizer(folder, config, description, rows)
     require_same_turns(folder, tokenizer)
     places = soft_tokens(description)
     if (config.vision or config.audio) and tokenizer.soft_tokens != places:
         raise BadInput(f"{folder}: the tokenizer and config.json give soft tokens different ids")
-    encoders = {"image": config.vision, "video": config.vision, "audio": config.audio}
-    kinds = [kind for kind, encoder in encoders.items() if encoder and f"<{kind}_soft_token>" in tokenizer.controls]
-    return config, tokenizer.surrounded(surroundings(folder, tokenizer, kinds)), places
+    if isinstance(tokenizer, GemmaTokenizer):
+        encoders = {"image": config.vision, "video": config.vision, "audio": config.audio}
+        kinds = [kind for kind in tokenizer.placeholders if encoders[kind]]
+        tokenizer = tokenizer.surrounded(surroundings(folder, tokenizer, kinds))
+    return config, DrawingTokenizer(tokenizer, images) if images else tokenizer, places
 
 
-def _tokenizer(folder: Path, config: ModelConfig, description: dict[str, Any]) -> GemmaTokenizer:
+def _own(folder: Path) -> Tokenizer | None:
+    """A tokenizer.model that this program trained, which an export of ours has; None if it is of another kind."""
+    path = folder / Tokenizer.file_name
+    try:
+        return Tokenizer.load(path) if path.exists() else None
+    except BadInput:
+        return None
+
+
+def _tokenizer(folder: Path, config: ModelConfig, description: dict[str, Any], rows: int) -> GemmaTokenizer:
     """The folder's tokenizer.json, or one made of its tokenizer.model and the ids of media in config.json."""
     path, older = folder / GemmaTokenizer.file_name, folder / "tokenizer.model"
-    settings = {"stops": _stops(folder, config)}
+    stops = _stops(folder, rows)
     if path.exists() or not older.exists():
-        return GemmaTokenizer.read(path, vocab_size=config.vocab_size, settings=settings)
+        return GemmaTokenizer.read(path, vocab_size=rows, settings={"stops": stops})
     names = GEMMA_3 if config.norm_offset else GEMMA_4
     given = {names.get(ours): description.get(f"{name}_token_id", description.get(f"{name}_token_index"))
              for name, ours in CONTROLS.items()}  # fmt: skip
     added = {name: number for name, number in given.items() if name is not None and type(number) is int}
-    return GemmaTokenizer(tokenizer_json(older.read_bytes(), added), vocab_size=config.vocab_size, **settings)
+    return GemmaTokenizer(tokenizer_json(older.read_bytes(), added), vocab_size=rows, stops=stops)
 
 
-def _stops(folder: Path, config: ModelConfig) -> list[int]:
+def _stops(folder: Path, rows: int) -> list[int]:
     """Ids that end a text or a reply: that of the end of a text, and those of generation_config.json."""
     path = folder / "generation_config.json"
     given = read_config(path).get("eos_token_id") if path.exists() else None
     ids = given if isinstance(given, list) else [] if given is None else [given]
-    if not all(type(number) is int and 0 <= number < config.vocab_size for number in ids):
-        raise BadInput(f"{path}: eos_token_id is an id or a list of ids below {config.vocab_size}, not {given!r:.60}")
+    if not all(type(number) is int and 0 <= number < rows for number in ids):
+        raise BadInput(f"{path}: eos_token_id is an id or a list of ids below {rows}, not {given!r:.60}")
     return sorted({EOS, *ids})
 
 

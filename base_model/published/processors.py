@@ -39,13 +39,43 @@ def as_prepared(config: ModelConfig, folder: Path) -> ModelConfig:
     return config
 
 
+def settings_of(config: ModelConfig) -> dict[str, Any] | None:
+    """The processor_config.json of a model, from which as_prepared reads the same; None if it sees nothing."""
+    vision, audio, clips = config.vision, config.audio, config.clips
+    if vision is None:
+        return None
+    if isinstance(vision, SiglipConfig):
+        pictures = _pictures(vision) | {"image_processor_type": "Gemma3ImageProcessor"}
+        return {
+            "processor_class": "Gemma3Processor", "image_seq_length": vision.grid**2, "image_processor": pictures
+        }  # fmt: skip
+    assert isinstance(vision, Gemma4VisionConfig | PatchesConfig)
+    family = "Gemma4Unified" if isinstance(vision, PatchesConfig) else "Gemma4"
+    frames = {"max_soft_tokens": clips.max_soft_tokens or vision.max_soft_tokens, "num_frames": clips.max_frames}
+    sounds, budget = {"sampling_rate": RATE}, {}
+    if isinstance(audio, ConformerConfig):
+        sounds, budget = _SOUND | {"feature_size": audio.bands}, {"audio_seq_length": audio.max_soft_tokens}
+    elif isinstance(audio, FramesConfig):
+        sounds |= {"feature_size": audio.samples, "audio_samples_per_token": audio.samples}
+        budget = {"audio_seq_length": audio.max_soft_tokens}
+    return budget | {
+        "processor_class": f"{family}Processor",
+        "image_seq_length": vision.max_soft_tokens,
+        "image_processor": _pictures(vision) | {
+            "max_soft_tokens": vision.max_soft_tokens, "image_processor_type": f"{family}ImageProcessor"
+        },
+        "video_processor": _pictures(vision) | frames | {"video_processor_type": f"{family}VideoProcessor"},
+        "feature_extractor": sounds | {"feature_extractor_type": f"{family}AudioFeatureExtractor"},
+    }  # fmt: skip
+
+
 def _prepared(config: ModelConfig, settings: Mapping[str, Any], path: Path) -> ModelConfig:
     sections = {name: settings.get(name) or {} for name in ("image_processor", "video_processor", "feature_extractor")}
     if not any(sections.values()):
         sections["feature_extractor" if "feature_size" in settings else "image_processor"] = settings
     if not all(isinstance(section, Mapping) for section in sections.values()):
         raise BadInput(f"{path}: the sections of a processor are objects")
-    pictures, frames, sounds = sections.values()
+    pictures, frames, sounds = map(_without_identity, sections.values())
     vision, audio, clips = config.vision, config.audio, config.clips
     if vision is not None:
         _require(_pictures(vision), pictures, path)
@@ -60,6 +90,13 @@ def _prepared(config: ModelConfig, settings: Mapping[str, Any], path: Path) -> M
     if isinstance(audio, ConformerConfig | FramesConfig):
         audio = replace(audio, max_soft_tokens=settings.get("audio_seq_length", audio.max_soft_tokens))
     return replace(config, vision=vision, audio=audio, clips=clips)
+
+
+def _without_identity(section: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings without a normalisation by 0 and 1, which does nothing and which published ones of clips have."""
+    if section.get("image_mean") != [0] * 3 or section.get("image_std") != [1] * 3:
+        return section
+    return {name: value for name, value in section.items() if name != "do_normalize"}
 
 
 def _pictures(vision: Any) -> dict[str, Any]:

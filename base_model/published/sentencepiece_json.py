@@ -1,4 +1,4 @@
-"""A published tokenizer.model, for folders that have no tokenizer.json, as the latter."""
+"""A tokenizer.model as a tokenizer.json: a published one, whose folder has no such, and one of our own."""
 
 import json
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, decoders, models, normalizers
 
 from base_model.gemma_tokenizer import GEMMA_3, GEMMA_4
+from base_model.tokenizer import UNK
 from training.errors import BadInput
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4
@@ -31,11 +32,7 @@ def tokenizer_json(model: bytes, added: Mapping[str, int]) -> bytes:
     Raises:
         BadInput: when it is no byte-pair model that leaves spaces as they are.
     """
-    spec: Any = sentencepiece_model_pb2.ModelProto()  # pyright: ignore[reportAttributeAccessIssue]
-    try:
-        spec.ParseFromString(model)
-    except DecodeError as error:
-        raise BadInput(f"tokenizer.model is not a SentencePiece model: {error}") from error
+    spec = _parsed(model)
     kept = spec.normalizer_spec
     if spec.trainer_spec.model_type != BPE or kept.add_dummy_prefix or kept.remove_extra_whitespaces:
         raise BadInput("tokenizer.model is none of a published Gemma model: those join pairs and keep every space")
@@ -44,8 +41,7 @@ def tokenizer_json(model: bytes, added: Mapping[str, int]) -> bytes:
     pieces = tokenizers.Tokenizer(models.BPE(
         vocabulary, _merges(merged, vocabulary), unk_token="<unk>", byte_fallback=True, fuse_unk=True
     ))  # fmt: skip
-    pieces.normalizer = normalizers.Replace(" ", SPACE)
-    pieces.decoder = decoders.Sequence([decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()])
+    _keep_spaces(pieces)
     for entry in spec.pieces:
         special = entry.type in (UNKNOWN, CONTROL) or entry.piece in _CONTROLS or entry.piece.startswith("<unused")
         if special:
@@ -57,6 +53,34 @@ def tokenizer_json(model: bytes, added: Mapping[str, int]) -> bytes:
         if (found := pieces.token_to_id(name)) != number:
             raise BadInput(f"{name} has the id {number} in config.json, and {found} behind tokenizer.model")
     return json.dumps(json.loads(pieces.to_str()), ensure_ascii=False).encode()
+
+
+def unigram_json(model: bytes) -> bytes:
+    """A tokenizer.model of our own (base_model/tokenizer.py) as a tokenizer.json, for other programs.
+
+    They read control tokens that a text spells as control tokens, which this one never does.
+    """
+    spec = _parsed(model)
+    scores = [(entry.piece, entry.score) for entry in spec.pieces]
+    pieces = tokenizers.Tokenizer(models.Unigram(scores, unk_id=UNK, byte_fallback=True))
+    _keep_spaces(pieces)
+    controls = [entry.piece for entry in spec.pieces if entry.type in (UNKNOWN, CONTROL)]
+    pieces.add_special_tokens([AddedToken(piece, special=True, normalized=False) for piece in controls])
+    return json.dumps(json.loads(pieces.to_str()), ensure_ascii=False).encode()
+
+
+def _parsed(model: bytes) -> Any:
+    spec: Any = sentencepiece_model_pb2.ModelProto()  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        spec.ParseFromString(model)
+    except DecodeError as error:
+        raise BadInput(f"tokenizer.model is not a SentencePiece model: {error}") from error
+    return spec
+
+
+def _keep_spaces(pieces: tokenizers.Tokenizer) -> None:
+    pieces.normalizer = normalizers.Replace(" ", SPACE)
+    pieces.decoder = decoders.Sequence([decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()])
 
 
 def _merges(scores: Mapping[str, float], vocabulary: Mapping[str, int]) -> list[tuple[str, str]]:

@@ -102,7 +102,10 @@ def test_budgets_of_a_processor_are_used(tmp_path):
     pictures = {"patch_size": 4, "pooling_kernel_size": 3, "max_soft_tokens": 140, "rescale_factor": 1 / 255}
     settings = {
         "image_processor": {**pictures, "image_mean": [0.0] * 3, "resample": 3, "do_normalize": False},
-        "video_processor": {"max_soft_tokens": 70, "num_frames": 8, "patch_size": 4, "fps": None},
+        "video_processor": {
+            "max_soft_tokens": 70, "num_frames": 8, "patch_size": 4, "fps": None,
+            "do_normalize": True, "image_mean": [0.0] * 3, "image_std": [1.0] * 3,
+        },
         "feature_extractor": {"sampling_rate": 16_000, "frame_length_ms": 20.0, "dither": 0.0, "mel_floor": 0.001},
         "audio_seq_length": 375,
     }
@@ -121,6 +124,7 @@ def test_budgets_of_a_processor_are_used(tmp_path):
         ("gemma3", None, {"image_mean": [0.4, 0.5, 0.5]}),
         ("gemma4_e", "image_processor", {"patch_size": 16}),
         ("gemma4_e", "video_processor", {"do_normalize": True}),
+        ("gemma4_e", "video_processor", {"do_normalize": True, "image_mean": [0.0] * 3, "image_std": [0.5] * 3}),
         ("gemma4_e", "feature_extractor", {"dither": 0.1}),
         ("gemma4_e", "image_processor", []),
         ("gemma4_e", None, {"feature_size": 80}),

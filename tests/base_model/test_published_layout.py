@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gemma_vocabulary import GEMMA_3, GEMMA_4, vocabulary
+from gemma_vocabulary import GEMMA_3, GEMMA_4, placed, vocabulary
 from tokenizers import Tokenizer
 
 from base_model.chat import messages_to_segments
@@ -35,18 +35,9 @@ def template(tokens, **places):
 
 
 def folder_of(tmp_path, name, tokens, source):
-    """A published folder whose vocabulary is that of config.json."""
+    """A published folder with a tokenizer and perhaps a chat template."""
     folder = Path(shutil.copytree(FIXTURES / name, tmp_path / name))
-    names = ["boi", "eoi", "image", "boa", "eoa", "audio", "video"]
-    described = json.loads((folder / "config.json").read_text())
-    own = Tokenizer.from_buffer(vocabulary(tokens))
-    controls = ["<start_of_image>", "<end_of_image>", "<image_soft_token>"] if name == "gemma3" else [
-        "<|image>", "<image|>", "<|image|>", "<|audio>", "<audio|>", "<|audio|>", "<|video|>"]  # fmt: skip
-    for short, piece in zip(names, controls, strict=False):
-        ending = "index" if name == "gemma3" or short == "eoa" else "id"
-        described[f"{short}_token_{ending}"] = own.token_to_id(piece)
-    (folder / "config.json").write_text(json.dumps(described))
-    (folder / "tokenizer.json").write_bytes(vocabulary(tokens))
+    (folder / "tokenizer.json").write_bytes(placed(tokens))
     if source:
         (folder / "chat_template.jinja").write_text(source)
     return folder
@@ -104,7 +95,8 @@ def test_media_of_gemma_4_stand_as_the_template_says(tmp_path, blank):
 
 
 @pytest.mark.parametrize(
-    ("given", "stops"), [(None, (1,)), (1, (1,)), ([1, 5, 300], (1, 300)), ([5], (1,)), (320, None), (["a"], None)]
+    ("given", "stops"),
+    [(None, (1,)), (1, (1,)), ([1, 5, 299, 300], (1, 299)), ([5], (1,)), (320, None), (["a"], None)],
 )
 def test_what_generation_config_says_ends_a_reply(tmp_path, given, stops):
     folder = folder_of(tmp_path, "gemma4_moe_text", GEMMA_4, None)
@@ -121,7 +113,8 @@ def test_what_generation_config_says_ends_a_reply(tmp_path, given, stops):
 def test_media_without_a_template_stand_as_the_processor_says(tmp_path):
     gemma_4 = GemmaTokenizer(vocabulary(GEMMA_4), vocab_size=320)
     kinds = ("image", "video", "audio")
-    assert surroundings(tmp_path, gemma_4, kinds) == {}
+    assert surroundings(tmp_path, gemma_4, kinds) == {} and gemma_4.around("image") == ""
+    assert GemmaTokenizer(vocabulary(GEMMA_3), vocab_size=320).around("image") == "\n\n"
     (tmp_path / "chat_template.jinja").write_text(template(GEMMA_4, image=" <|image|> "))
     assert surroundings(tmp_path, gemma_4, kinds) == {"image": " "}
     (tmp_path / "chat_template.jinja").write_text(template(GEMMA_4, image="<|image|>\n"))
