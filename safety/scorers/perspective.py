@@ -2,7 +2,8 @@
 
     scorer=https://commentanalyzer.googleapis.com/v1alpha1/comments:analyze#rate=1
 
-The key is read from the environment variable PERSPECTIVE_API_KEY and never written anywhere. Options follow the #,
+The key is read from the environment variable PERSPECTIVE_API_KEY and never written anywhere; it is sent over https, or
+to this host itself, and nowhere else. Options follow the #,
 which is not sent: rate (requests a second), timeout and pause (seconds), tries, labels (separated by commas), language.
 
 It fails closed. An answer that is late, cut short, not JSON, or lacks a score that is a number in [0, 1] is asked for
@@ -13,6 +14,7 @@ sentences. When the model behind the address drifts, it becomes another scorer.
 """
 
 import http.client
+import ipaddress
 import json
 import math
 import os
@@ -78,7 +80,7 @@ class PerspectiveScorer:
             key: sent as the URL's parameter `key`.
 
         Raises:
-            BadInput: an option out of range.
+            BadInput: an option out of range, or a key that everybody on the way could read.
             GateInconclusive: the server does not answer, or not as it should.
         """
         if not (labels and 0 < rate < 1e6 and timeout > 0 and tries >= 1 and pause >= 0):
@@ -88,6 +90,11 @@ class PerspectiveScorer:
             raise BadInput(f"{address!a} is no address of a scorer")
         if "key" in urllib.parse.parse_qs(parts.query) or parts.password:
             raise BadInput(f"a scorer's address is no place for a secret: put the key into {KEY}")
+        if key and parts.scheme != "https" and not _is_this_host(parts.hostname):
+            raise BadInput(
+                f"everybody on the way to {parts.netloc} could read the key in {KEY}: give its https:// address, or "
+                "leave the variable unset if it asks for no key"
+            )
         secret = urllib.parse.urlencode({"key": key} if key else {})
         self._url = urllib.parse.urlunsplit(parts._replace(query="&".join(filter(None, (parts.query, secret)))))
         self._where, self._language, self.labels = parts.netloc, language, tuple(labels)
@@ -196,6 +203,13 @@ class PerspectiveScorer:
             if promised is not None and size < int(promised):  # read1 takes an early end for the end
                 raise http.client.IncompleteRead(b"", int(promised) - size)
         return b"".join(parts)
+
+
+def _is_this_host(name: str) -> bool:
+    try:
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:  # another name, and what it leads to may change
+        return False
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

@@ -4,6 +4,7 @@ import http.server
 import json
 import threading
 import time
+import urllib.request
 
 import numpy as np
 import pytest
@@ -235,6 +236,24 @@ def test_by_name_with_options(server, address, monkeypatch):
 def test_bad_options(tail, message, address):
     with pytest.raises(BadInput, match=message):
         open_scorer(address + tail)
+
+
+def test_a_key_goes_nowhere_in_the_open(monkeypatch):
+    """Refused before anything is sent; without a key, encrypted, or to this host itself, it is asked."""
+
+    def asked(self, request, timeout):
+        raise OSError("asked")
+
+    monkeypatch.setattr(urllib.request.OpenerDirector, "open", asked)
+    for host in ("example.org", "127.0.0.1.example.org", "localhost.example.org:80", "10.0.0.1", "[2001:db8::1]"):
+        with pytest.raises(BadInput, match="could read the key in PERSPECTIVE_API_KEY: give its https://"):
+            make(f"http://{host}/", key="k")
+        for address, key in ((f"https://{host}/", "k"), (f"http://{host}/", None)):
+            with pytest.raises(GateInconclusive, match="asked"):
+                make(address, key=key, tries=1)
+    for host in ("127.0.0.1", "127.1.2.3:8080", "localhost", "[::1]"):
+        with pytest.raises(GateInconclusive, match="asked"):
+            make(f"http://{host}/", key="k", tries=1)
 
 
 def test_a_server_that_is_not_there():
