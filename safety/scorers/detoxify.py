@@ -42,14 +42,11 @@ class DetoxifyScorer:
         self._classifier = load_classifier(name, device, local=local)
         self._batch_size = batch_size
         self.labels = tuple(self._classifier.class_names)
-        # The digest is of the weights as loaded, so that a download and a local file of the same weights agree.
-        tensors = [
-            [key, bytes_digest(np.ascontiguousarray(value.detach().cpu().numpy()).tobytes())]
-            for key, value in sorted(self._classifier.model.state_dict().items())
-        ]
-        version = importlib.metadata.version("detoxify")
+        version = ", ".join(
+            f"{package} {importlib.metadata.version(package)}" for package in ("detoxify", "transformers")
+        )
         called = Path(name).stem if local else name
-        self.identity = ScorerIdentity(f"detoxify-{called}", f"detoxify {version}", json_digest(tensors))
+        self.identity = ScorerIdentity(f"detoxify-{called}", version, _digest(self._classifier))
 
     def score(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """Return one float32[N] for each label; see `Scorer.score`."""
@@ -59,6 +56,23 @@ class DetoxifyScorer:
             for label in self.labels:
                 rows[label].extend(np.atleast_1d(scores[label]))  # of a list of one text the package makes a number
         return {label: np.asarray(values, np.float32) for label, values in rows.items()}
+
+
+def _digest(classifier: Any) -> str:
+    """Digest of all that makes a score of a text: weights, the transformer's config, tokenizer and the labels' order.
+
+    Of all as loaded, so that a download and a local folder of the same agree. Where they lie is left out, and so is the
+    library's version, which the identity has beside the digest.
+    """
+    tensors = [
+        [key, bytes_digest(np.ascontiguousarray(value.detach().cpu().numpy()).tobytes())]
+        for key, value in sorted(classifier.model.state_dict().items())
+    ]
+    beside = ("_name_or_path", "transformers_version")
+    config = {key: value for key, value in classifier.model.config.to_dict().items() if key not in beside}
+    tokenizer = classifier.tokenizer
+    reads = [tokenizer.backend_tokenizer.to_str(), tokenizer.model_max_length, tokenizer.padding_side]
+    return json_digest([tensors, config, reads, list(classifier.class_names)])
 
 
 def load_classifier(name: str, device: str, *, local: bool) -> Any:

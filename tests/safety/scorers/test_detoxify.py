@@ -36,7 +36,14 @@ class _Package:
     """Answers as detoxify 0.5.4 does: a list for each label, but of a list of one text a number."""
 
     class_names = ["toxicity", "threat"]
-    model = types.SimpleNamespace(state_dict=dict)
+
+    def __init__(self, *, config=(), vocabulary="{}", longest=512):
+        described = types.SimpleNamespace(to_dict=lambda: dict(config))
+        self.model = types.SimpleNamespace(state_dict=dict, config=described)
+        backend = types.SimpleNamespace(to_str=lambda: vocabulary)
+        self.tokenizer = types.SimpleNamespace(
+            backend_tokenizer=backend, model_max_length=longest, padding_side="right"
+        )
 
     def predict(self, texts):
         numbers = [len(text) / 10 for text in texts]
@@ -52,6 +59,21 @@ def test_a_last_batch_of_one(monkeypatch, tmp_path):
         scorer = detoxify.DetoxifyScorer(tmp_path / "a.ckpt", batch_size=size)
         found = scorer.score(["", "a", "bb", "ccc", "dddd"])["threat"]
         np.testing.assert_allclose(found, [0, 0.1, 0.2, 0.3, 0.4], atol=1e-6)
+
+
+def test_the_identity_is_of_all_that_scores(monkeypatch, tmp_path):
+    """Another tokenizer, config or length, or another version of the library that reads them, is another scorer."""
+    (tmp_path / "a.ckpt").touch()
+
+    def identity(version="5.1", **parts):
+        monkeypatch.setattr(detoxify, "load_classifier", lambda *_, **__: _Package(**parts))
+        monkeypatch.setattr(importlib.metadata, "version", {"detoxify": "0.5.4", "transformers": version}.get)
+        return detoxify.DetoxifyScorer(tmp_path / "a.ckpt").identity
+
+    assert identity() == identity(config={"_name_or_path": "elsewhere", "transformers_version": "4"})
+    assert identity().version == "detoxify 0.5.4, transformers 5.1" != identity("5.2").version
+    others = ({"vocabulary": "[]"}, {"config": {"hidden_act": "relu"}}, {"longest": 8})
+    assert len({identity(**other).digest for other in ({}, *others)}) == 4
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +121,24 @@ def test_other_weights_are_another_scorer(torch, checkpoint, tmp_path):
     name = next(iter(loaded["state_dict"]))
     loaded["state_dict"][name].view(-1)[0] += 1e-3
     torch.save(loaded, tmp_path / checkpoint.name)
+    changed = open_scorer(f"detoxify:{tmp_path / checkpoint.name}")
+    assert changed.identity.digest != open_scorer(f"detoxify:{checkpoint}").identity.digest
+
+
+@pytest.mark.parametrize(("file", "field"), [("tokenizer.json", "model"), ("config.json", "hidden_act")])
+def test_another_tokenizer_or_config_is_another_scorer(checkpoint, tmp_path, file, field):
+    """The same weights beside a file in which two tokens changed places, or with another activation."""
+    shutil.copytree(checkpoint.parent, tmp_path, dirs_exist_ok=True)
+    content = json.loads((tmp_path / file).read_text())
+    vocabulary = content["model"]["vocab"] if field == "model" else None
+    if isinstance(vocabulary, dict):
+        a, b = list(vocabulary)[-2:]
+        vocabulary[a], vocabulary[b] = vocabulary[b], vocabulary[a]
+    elif vocabulary:
+        vocabulary[-1][1] -= 1.0
+    else:
+        content[field] = "relu"
+    (tmp_path / file).write_text(json.dumps(content))
     changed = open_scorer(f"detoxify:{tmp_path / checkpoint.name}")
     assert changed.identity.digest != open_scorer(f"detoxify:{checkpoint}").identity.digest
 
