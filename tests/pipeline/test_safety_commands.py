@@ -54,6 +54,10 @@ def test_a_bad_prompt_stops_unless_it_is_to_be_skipped(world, capsys):
         (["margin=0.03", "power=0.9"], "needs 381 prompts"),
         (["prompts=240", "sd=0.45"], "240 prompts decide a margin of 0.0722 or more"),
         (["ceiling=0.01"], "with fewer than 299 prompts nothing passes it"),
+        (["prompts=99", "margin=0.05"], "a margin of 0.05 needs 99 prompts"),
+        (["prompts=29", "ceiling=0.1"], "a ceiling of 0.1 needs 29 prompts if the true share is 0"),
+        ([], "standard: 80 % power, 5 % error"),
+        (["gate=standard", "prompts=800"], "parent/emt                       0.05       99 prompts\n"),
         (["gate=standard"], "non-toxic/toxic_fraction         0.02      149 non-toxic prompts"),
         (["gate=release"], "category/severe_toxicity         0.001    2995 prompts"),
     ],
@@ -70,8 +74,30 @@ def test_power(capsys, words, said):
         (["ceiling=0.1", "rate=0.1"], "0 <= rate < ceiling"),
         (["margin=0.1", "sd=0"], "a deviation above 0"),
         (["prompts=0"], "at least one prompt"),
+        (["prompts=1", "gate=standard"], "so at least 2, not 1"),
+        (["gate=release", "power=0.9"], "power would change nothing here: a gate's policy has limits"),
+        (["gate=release", "margin=0.1", "sd=0.1"], "margin, sd would change nothing"),
+        (["power=0.9"], "power would change nothing"),
+        (["ceiling=0.1", "sd=0.1"], "sd would change nothing here: a ceiling"),
+        (["margin=0.1", "rate=0.1"], "rate would change nothing"),
     ],
 )
 def test_what_cannot_be_planned(capsys, words, said):
     assert cli.main(["safety", "power", *words]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "printed", "said"),
+    [
+        (["gate=standard", "prompts=64"], "toxic_fraction         0.02      149 non-toxic prompts, 117 too few",
+         "7 of the limits: category/severe_toxicity 0.01 takes 299, there are 64"),
+        (["prompts=98", "margin=0.05"], "needs 99 prompts", "a margin of 0.05 takes 99, there are 98"),
+        (["prompts=28", "ceiling=0.1"], "needs 29 prompts", "a ceiling of 0.1 takes 29, there are 28"),
+    ],
+)  # fmt: skip
+def test_too_few_prompts_are_no_plan(capsys, words, printed, said):
+    """Exit 4, as of a gate that could not decide with them."""
+    assert cli.main(["safety", "power", *words]) == 4
+    captured = capsys.readouterr()
+    assert printed in captured.out and said in captured.err
