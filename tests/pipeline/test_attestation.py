@@ -391,7 +391,7 @@ def test_the_envelope_says_what_decided(run):
     """Versions of the code, the run and the metrics stand beside the verdict in what is signed."""
     values = json.loads((run / "sft" / "gate" / ENVELOPE).read_text())
     predicate = json.loads(base64.b64decode(values["payload"]))["predicate"]
-    assert {"theodolite", "safety", "jax"} <= predicate["versions"].keys()
+    assert {"theodolite", "code", "jax"} <= predicate["versions"].keys()
     emt = predicate["metrics"]["all"]["toxicity"]["emt"]
     assert emt["low"] <= emt["estimate"] <= emt["high"] <= 1
     assert predicate["verdict"]["parent_verdict"] and predicate["run"].startswith("sha256:")
