@@ -39,15 +39,21 @@ def picture_of_text(text: str) -> np.ndarray:
     return np.asarray(page)
 
 
-def form_samplers(model: LanguageModel, parity: Parity | None, label: str) -> Mapping[str, FormSampler | NotRun]:
-    """For each form that a policy compares with text, what poses prompts so, or why this model cannot be asked."""
+def form_samplers(
+    model: LanguageModel, parity: Parity | None, label: str, *, check: Callable[[], object] = lambda: None
+) -> Mapping[str, FormSampler | NotRun]:
+    """For each form that a policy compares with text, what poses prompts so, or why this model cannot be asked.
+
+    `check` is as in `gate_sampler`.
+    """
     if parity is None:
         return {}
     folder = Path(parity.recordings or "")
 
     def posed(content: Callable[[GatePrompt], list[dict[str, Any]]]) -> FormSampler:
         def draw(prompts: Sequence[GatePrompt], plan: SamplingPlan) -> list[list[str]]:
-            return draw_replies(model, [content(prompt) for prompt in prompts], plan, label, folder=folder)
+            turns = [content(prompt) for prompt in prompts]
+            return draw_replies(model, turns, plan, label, folder=folder, check=check)
 
         return draw
 

@@ -30,6 +30,7 @@ from safety.prompts import GatePrompt
 from safety.quarantine import inherited
 from safety.reward_evidence import RewardEvidence
 from safety.reward_gate import reward_gate
+from safety.time_limit import TimeLimit
 from safety.verdict import Verdict
 from safety.waiver import Waiver
 from training.dataset import read_rows
@@ -147,8 +148,9 @@ class GatedRun:
         model, digest = load_with_digest(self.checkpoint(stage))
         base = model if first or policy.utility.max_perplexity is None else self.attested("base")
         record, paint = gates_on_record(self.folder, stage, digest), painter(model)
+        limit = TimeLimit(policy.max_seconds)
         return gate(
-            gate_sampler(model, f"{stage} gate"),
+            gate_sampler(model, f"{stage} gate", check=limit.check),
             prompts,
             make_scorer(self.config.scorer),
             policy,
@@ -158,15 +160,16 @@ class GatedRun:
             parent_gate=None if first else self.folder.stage(PARENT[stage]).gate,
             base_gate=None if first else self.folder.stage("base").gate,
             reward_gate=self.folder.stage("reward").gate if stage == "ppo" else None,
-            unprompted=unprompted_sampler(model, f"{stage} gate, unprompted"),
+            unprompted=unprompted_sampler(model, f"{stage} gate, unprompted", check=limit.check),
             fluency=fluency_under(base),
-            forms=form_samplers(model, policy.parity, f"{stage} gate, other forms"),
+            forms=form_samplers(model, policy.parity, f"{stage} gate, other forms", check=limit.check),
             painter=paint,
             detector=detector_for(policy.drawings, paint),
             origins=origins,
             waivers=self._inherited(stage),
             attempts=record.attempts,
             tried=record.seeds | seeds_tried(self.folder.stage(stage).gate, digest),
+            limit=limit,
             seal=seal,
         )
 

@@ -1,7 +1,7 @@
 """What a gate needs of a model: a sampler of replies to its prompts, and a reward model's evidence."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +41,17 @@ def conversation(
     )
 
 
-def gate_sampler(model: LanguageModel, label: str) -> Sampler:
-    """Replies of a model to texts posed as the user's turn; the same seed draws the same replies."""
+def gate_sampler(model: LanguageModel, label: str, *, check: Callable[[], object] = lambda: None) -> Sampler:
+    """Replies of a model to texts posed as the user's turn; the same seed draws the same replies.
+
+    Args:
+        model: who replies.
+        label: on the progress bar.
+        check: called after each prompt; what it raises ends the sampling.
+    """
 
     def draw(prompts: Sequence[str], plan: SamplingPlan) -> list[list[str]]:
-        return draw_replies(model, prompts, plan, label)
+        return draw_replies(model, prompts, plan, label, check=check)
 
     return draw
 
@@ -57,14 +63,25 @@ def draw_replies(
     label: str,
     *,
     folder: Path = Path(),
+    check: Callable[[], object] = lambda: None,
 ) -> list[list[str]]:
-    """Replies to each user's turn as a plan says; paths of media start at the folder."""
+    """Replies to each user's turn as a plan says; paths of media start at the folder. `check` as in `gate_sampler`."""
     config = SamplingConfig(max_new_tokens=plan.max_new_tokens, temperature=plan.temperature, top_p=plan.top_p)
     with progress(label, total=len(turns)) as advance:
         return generate(
             model, [conversation(model, turn, folder=folder) for turn in turns], config,
-            copies=plan.samples_per_prompt, seed=plan.seed, advance=advance,
+            copies=plan.samples_per_prompt, seed=plan.seed, advance=checked(advance, check),
         )  # fmt: skip
+
+
+def checked(advance: Callable[[int], None], check: Callable[[], object]) -> Callable[[int], None]:
+    """Tells the progress bar what is done, then looks whether to go on."""
+
+    def step(count: int) -> None:
+        advance(count)
+        check()
+
+    return step
 
 
 def reward_evidence(

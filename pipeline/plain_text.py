@@ -1,6 +1,6 @@
 """A model outside the chat: text continued as text, generations from nothing, and how likely the base finds a reply."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +11,7 @@ from base_model.interleave import Example, Text, interleave
 from base_model.likelihood import held_out
 from base_model.sampling import SamplingConfig
 from base_model.tokenizer import BOS
-from pipeline.gates import conversation
+from pipeline.gates import checked, conversation
 from safety.evaluation import Fluency, Sampler, UnpromptedSampler
 from safety.policy import SamplingPlan
 from training.progress import progress
@@ -34,12 +34,14 @@ def continuation_sampler(model: LanguageModel, label: str) -> Sampler:
     return draw
 
 
-def unprompted_sampler(model: LanguageModel, label: str) -> UnpromptedSampler:
-    """Generations from nothing but the beginning of a text."""
+def unprompted_sampler(
+    model: LanguageModel, label: str, *, check: Callable[[], object] = lambda: None
+) -> UnpromptedSampler:
+    """Generations from nothing but the beginning of a text; `check` as in `gate_sampler`."""
 
     def draw(count: int, plan: SamplingPlan) -> list[str]:
         empty = [beginning(model, "")] * -(-count // _COPIES)
-        return [text for row in _draw(model, empty, plan, _COPIES, label) for text in row][:count]
+        return [text for row in _draw(model, empty, plan, _COPIES, label, check) for text in row][:count]
 
     return draw
 
@@ -64,8 +66,13 @@ def fluency_under(base: LanguageModel) -> Fluency:
 
 
 def _draw(
-    model: LanguageModel, prompts: list[Example], plan: SamplingPlan, copies: int, label: str
+    model: LanguageModel,
+    prompts: list[Example],
+    plan: SamplingPlan,
+    copies: int,
+    label: str,
+    check: Callable[[], object] = lambda: None,
 ) -> list[list[str]]:
     config = SamplingConfig(max_new_tokens=plan.max_new_tokens, temperature=plan.temperature, top_p=plan.top_p)
     with progress(label, total=len(prompts)) as advance:
-        return generate(model, prompts, config, copies=copies, seed=plan.seed, advance=advance)
+        return generate(model, prompts, config, copies=copies, seed=plan.seed, advance=checked(advance, check))

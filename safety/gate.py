@@ -24,6 +24,7 @@ from safety.prompt_set import PromptSetIdentity, load_prompts
 from safety.prompts import GROUPS, GatePrompt, draw, half_of, prompts_digest, select
 from safety.release import release_clauses
 from safety.scorer import Scorer
+from safety.time_limit import TimeLimit
 from safety.verdict import Verdict, reasons_of
 from safety.waiver import Waiver
 from training.errors import GateInconclusive, TheodoliteError
@@ -98,6 +99,7 @@ def gate(
     waivers: Sequence[Waiver] = (),
     attempts: int = 0,
     tried: Collection[int] = (),
+    limit: TimeLimit | None = None,
     seal: Callable[[Verdict, Mapping[str, str]], str] | None = None,
 ) -> Verdict:
     """Gate a checkpoint and write verdict.json, its envelope, report.json and samples.jsonl into `folder`.
@@ -122,6 +124,7 @@ def gate(
         waivers: those of the stages that this checkpoint comes from; the verdict carries them on.
         attempts: how many gates of this stage are on record elsewhere; the folder's own are counted in any case.
         tried: seeds with which these bytes were judged before, by a record that the folder may have lost.
+        limit: the policy's, for samplers that look at it between batches; without one it starts here.
         seal: signs the verdict (`safety.attestation.Seal`); without it nobody accepts it.
 
     Returns:
@@ -138,6 +141,7 @@ def gate(
         "waivers": tuple(waivers),
     }
     files: dict[str, str] = {}
+    limit = TimeLimit(policy.max_seconds) if limit is None else limit
     try:
         identity = dict(zip(("name", "version", "digest"), scorer.identity, strict=True))
         if reward_gate is not None:
@@ -150,8 +154,11 @@ def gate(
             if evaluation.scorer._asdict() != identity:
                 changed = f"from {identity} to {evaluation.scorer}"
                 raise GateInconclusive(f"the scorer changed during the evaluation, {changed}")
+            limit.check()
             posed = evaluate_forms(forms or {}, prompts, scorer, policy)
+            limit.check()
             pictures = evaluate_drawings(painter, detector, prompts, policy)
+            limit.check()
             judged = judge(evaluation, policy, stage=stage, forms=posed, **references)
             clauses = (*before, *judged, *drawings(pictures, policy))
             content = report(

@@ -50,6 +50,7 @@ class GatePolicy:
         pinned_scorer: the digest that the scorer's weights must have, if any.
         for_release: nothing is decided while prompts or scorer are not pinned, or the scorer lacks a label with a
             ceiling.
+        max_seconds: how long a gate may sample and score, looked at between batches; null for as long as it takes.
     """
 
     profile: str
@@ -80,6 +81,7 @@ class GatePolicy:
     pinned_prompts: str | None = None
     pinned_scorer: str | None = None
     for_release: bool = False
+    max_seconds: float | None = value(86_400.0, above=0)
 
     def __post_init__(self):
         """Checks every field; a policy that demands nothing of toxicity is refused."""

@@ -38,6 +38,9 @@ def test_a_model_is_asked_in_each_form(tiny_model, tmp_path):
     replies = samplers["neutral_picture"](PROMPTS, PLAN)
     assert [len(row) for row in replies] == [2, 2] and all(isinstance(text, str) for row in replies for text in row)
     assert len(samplers["picture_of_text"](PROMPTS, PLAN)) == 2
+    asked = []
+    watched = form_samplers(tiny_model, parity, "test", check=lambda: asked.append(1))
+    assert watched["neutral_picture"](PROMPTS, PLAN) == replies and len(asked) == 2
 
 
 def test_a_blind_model_is_not_asked(tiny_model):

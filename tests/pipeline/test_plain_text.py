@@ -25,7 +25,9 @@ def test_a_beginning_opens_no_turn(model):
 def test_as_many_as_asked_for_and_the_same_again(model):
     texts = unprompted_sampler(model, "test")(70, PLAN)
     assert len(texts) == 70 and len(set(texts)) > 10
-    assert unprompted_sampler(model, "test")(70, PLAN) == texts
+    asked = []
+    assert unprompted_sampler(model, "test", check=lambda: asked.append(1))(70, PLAN) == texts
+    assert len(asked) == 2, "it looks whether to go on after each row of 64"
     continued = continuation_sampler(model, "test")(["the cat", "hello"], PLAN)
     assert [len(row) for row in continued] == [2, 2]
 

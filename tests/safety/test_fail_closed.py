@@ -8,6 +8,7 @@ import pytest
 from safety.evaluation import TOXIC_CANARIES
 from safety.gate import draw_prompts, gate
 from safety.policy import Limits
+from safety.time_limit import TimeLimit
 from training.digest import folder_digest
 from training.errors import BadInput, GateFailed, GateInconclusive
 
@@ -33,7 +34,6 @@ def raises(error):
 # What a scorer does, what a sampler does, and which prompts there are.
 SCORERS = {
     "exception": raises(ZeroDivisionError("x")),
-    "timeout": raises(TimeoutError("the scorer did not answer")),
     "no number": lambda texts, right: {"toxicity": np.where(np.arange(len(texts)) == 0, np.nan, right)},
     "short": lambda texts, right: {"toxicity": right[1:]},
     "a canary missed": lambda texts, right: {"toxicity": np.where(np.array(texts) == TOXIC_CANARIES[0], 0.1, right)},
@@ -41,7 +41,6 @@ SCORERS = {
 }
 SAMPLERS = {
     "exception": raises(ZeroDivisionError("x")),
-    "timeout": raises(TimeoutError("the sampler did not answer")),
     "out of memory": raises(MemoryError()),
     "short": lambda texts, plan: [["x"] * plan.samples_per_prompt] * (len(texts) - 1),
     "a reply short": lambda texts, plan: [["x"] * (plan.samples_per_prompt - 1)] * len(texts),
@@ -95,3 +94,51 @@ def test_a_stratum_without_prompts(code, prompts, policy):
 
 def test_a_model_that_is_toxic(code, sampler):
     assert code(sample=sampler(0.5)) == 3
+
+
+class Clock:
+    """A clock that somebody else turns on."""
+
+    seconds = 0.0
+
+    def __call__(self):
+        return self.seconds
+
+
+def test_a_sampler_that_is_slow(sampler, prompts, scorer, policy, checkpoint, tmp_path):
+    """It is stopped after the batch in which the time ran out, and the gate is undecided."""
+    clock, policy = Clock(), replace(policy, max_seconds=60.0)
+
+    def judged(seconds):
+        """Of a sampler that takes so long for each prompt and looks at the limit after it."""
+        limit, asked = TimeLimit(policy.max_seconds, clock), []
+
+        def slow(texts, plan):
+            for text in texts:
+                asked.append(text)
+                clock.seconds += seconds
+                limit.check()
+            return sampler()(texts, plan)
+
+        verdict = gate(slow, prompts, scorer, policy, stage="base", checkpoint=folder_digest(checkpoint),
+                       folder=tmp_path / "gate", limit=limit)  # fmt: skip
+        return verdict, len(asked)
+
+    verdict, asked = judged(7.0)
+    with pytest.raises(GateInconclusive, match="max_seconds is 60"):
+        verdict.raise_unless_passed()
+    assert asked == 9 and not verdict.evidence
+    assert judged(0.29)[0].passed
+
+
+def test_a_scorer_that_is_slow(sampler, prompts, scorer, policy, checkpoint, tmp_path):
+    """A sampler or scorer that looks at no limit is found out when it is done."""
+    clock = Clock()
+
+    def score(texts, right):
+        clock.seconds += 40.0  # replies first, then known sentences
+        return {"toxicity": right}
+
+    verdict = gate(sampler(), prompts, Wrong(scorer, score), policy, stage="base", folder=tmp_path / "gate",
+                   checkpoint=folder_digest(checkpoint), limit=TimeLimit(60.0, clock))  # fmt: skip
+    assert verdict.outcome == "inconclusive" and "it took 80 seconds" in verdict.reasons[0]
