@@ -7,9 +7,10 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import nnx
 from jax.sharding import Mesh
 
-from base_model.batch import Batch, pad_left
+from base_model.batch import Batch, cuts_of, pad_left
 from base_model.generate import reply_keys
 from base_model.interleave import Example
 from base_model.media import Media, room
@@ -55,8 +56,8 @@ class RolloutWorker:
             extra: "score_statistics" and "kl_controller".
             index: number of the rollout, which says what is asked and drawn.
         """
-        prompts, numbers = self._draw_prompts(index)
-        samples = self._answer(params["policy"], prompts, numbers, stream=_ROLLOUTS)
+        prompts, cuts, numbers = self._draw_prompts(index)
+        samples = self._answer(params["policy"], prompts, cuts, numbers, stream=_ROLLOUTS)
         return assess(
             self.models, params["policy"], params["critic"], self.reference, self.reward_model, prompts, samples,
             extra["score_statistics"], extra["kl_controller"].coefficient, config=self.config,
@@ -64,18 +65,27 @@ class RolloutWorker:
 
     def score_statistics(self) -> ScoreStatistics:
         """The reward model's mean and standard deviation on the reference's replies to the first rollout's prompts."""
-        prompts, numbers = self._draw_prompts(0)
-        samples = self._answer(self.reference, prompts, numbers, stream=_STATISTICS)
+        prompts, cuts, numbers = self._draw_prompts(0)
+        samples = self._answer(self.reference, prompts, cuts, numbers, stream=_STATISTICS)
         sequences = join(prompts, responses_of(samples, self.models.vocabulary))
         scores = reward_scores(self.models, self.reward_model, sequences)
         return ScoreStatistics(scores.mean(), scores.std() + 1e-6)
 
-    def _draw_prompts(self, index: int) -> tuple[Batch, np.ndarray]:
-        """Prompts of a rollout, left-padded, and the numbers of its episodes, from which their random keys follow."""
+    def _draw_prompts(self, index: int) -> tuple[Batch, tuple[int, ...], np.ndarray]:
+        """Prompts of a rollout, left-padded, and where long ones are cut to be read in parts.
+
+        With them the numbers of its episodes, from which their random keys follow.
+        """
         width, media = self._shape
         chosen = batch_indices(index, count=len(self.prompts), batch_size=self.episodes, seed=self.config.seed)
         batch = pad_left([self.prompts[i] for i in chosen], width, media)
-        return shard_batch(batch, self.mesh), np.arange(index * self.episodes, (index + 1) * self.episodes)
+        cuts = cuts_of(batch.tokens, self._soft_tokens)
+        return shard_batch(batch, self.mesh), cuts, np.arange(index * self.episodes, (index + 1) * self.episodes)
+
+    @cached_property
+    def _soft_tokens(self) -> tuple[int, ...]:
+        images, sounds = nnx.merge(self.models.structure, self.reference).soft_tokens
+        return images + sounds
 
     @cached_property
     def _shape(self) -> tuple[int, Media]:
@@ -84,9 +94,11 @@ class RolloutWorker:
         width = min(-(-longest // 16) * 16, self.config.max_prompt_length)
         return width, room([[prompt.media] for prompt in self.prompts])
 
-    def _answer(self, policy: Any, prompts: Batch, numbers: np.ndarray, *, stream: int) -> Samples:
+    def _answer(
+        self, policy: Any, prompts: Batch, cuts: tuple[int, ...], numbers: np.ndarray, *, stream: int
+    ) -> Samples:
         keys = reply_keys(jax.random.fold_in(jax.random.key(self.config.seed), stream), numbers, 1)
         config = SamplingConfig(max_new_tokens=self.config.response_length, temperature=self.config.temperature)
         return sample(
-            self.models.structure, policy, prompts, keys, vocabulary=self.models.vocabulary, config=config
+            self.models.structure, policy, prompts, keys, vocabulary=self.models.vocabulary, config=config, cuts=cuts
         )

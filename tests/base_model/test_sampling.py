@@ -15,7 +15,7 @@ from base_model.batch import cuts_of, pack, pad_left
 from base_model.draws import _invert, draw, in_nucleus, keep_top_k, suppress
 from base_model.generate import generate, reply_keys, vocabulary_of
 from base_model.pool import Waiting, draw_all
-from base_model.sampling import SamplingConfig, Vocabulary, choose, sample
+from base_model.sampling import SamplingConfig, Vocabulary, choose, read_prompts, sample
 from training.errors import BadInput
 
 WIDTH = 32
@@ -231,16 +231,17 @@ def test_generate_gives_copies_of_each_prompt_in_order_whatever_shares_a_batch(t
     assert all(isinstance(reply, str) for replies in once for reply in replies)
     assert once[0][0] != once[0][1]
     assert generate(tiny_model, prompts, config, copies=2, seed=4, rows=8) != once
-    cuts = []
+    seen = []
 
-    def in_parts(tokens, soft_tokens):
-        cuts.append(cuts_of(tokens, soft_tokens, at_once=16))
-        return cuts[-1]
+    def read(*arguments, cuts, **options):
+        seen.append(cuts)
+        return read_prompts(*arguments, cuts=cuts, **options)
 
-    # Nor does it matter in how many parts a prompt is read, which long ones are.
-    monkeypatch.setattr("base_model.generate.cuts_of", in_parts)
+    # Nor does it matter in how many parts a prompt is read; long ones are read in several.
+    monkeypatch.setattr("base_model.generate.cuts_of", partial(cuts_of, at_once=16))
+    monkeypatch.setattr("base_model.pool.read_prompts", read)
     assert generate(tiny_model, prompts, config, copies=2, seed=3, rows=4) == once
-    assert cuts and all(cuts)
+    assert seen and all(seen)
 
 
 def test_replies_that_make_room_for_others_are_those_of_a_batch_drawn_to_its_end(structure, tiny_model, prompts):

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,9 @@ from flax import nnx
 from tiny_world import Killed, killed_at, one_layer, prompt_rows, scalar, talk_rows
 
 import ppo.worker
+from base_model.batch import cuts_of
 from base_model.checkpoint import structure_of
+from base_model.sampling import sample
 from base_model.tokenizer import Tokenizer
 from ppo.config import PPOConfig
 from ppo.rollout import assess
@@ -124,6 +127,27 @@ def test_the_same_seed_gives_the_same_bytes_and_a_kill_changes_nothing(whole, st
     assert trainer.train() == whole[1]
     assert (here / "out" / "metrics.jsonl").read_text() == whole[2]
     assert content_digest(trainer.model.params) == content_digest(whole[0].model.params)
+
+
+def test_prompts_that_are_read_in_parts_are_answered_and_assessed_alike(whole, start, here, monkeypatch):
+    cuts, found = [], []
+
+    def in_parts(*arguments, **options):
+        cuts.append(options["cuts"])
+        return sample(*arguments, **options)
+
+    def first_alone(*arguments, **options):
+        found.append(assess(*arguments, **options)[1])
+        raise Killed
+
+    monkeypatch.setattr(ppo.worker, "cuts_of", partial(cuts_of, at_once=16))
+    monkeypatch.setattr(ppo.worker, "sample", in_parts)
+    monkeypatch.setattr(ppo.worker, "assess", first_alone)
+    with pytest.raises(Killed):
+        start().train()
+    assert cuts and all(cuts) and found[0]["sampler_mismatch"] < 1e-5
+    for name in ("score", "entropy", "response_length"):
+        assert found[0][name] == pytest.approx(lines(whole[2])[0][name], abs=1e-4)
 
 
 def test_adapters_of_policy_and_critic_and_a_kill_changes_nothing(model, reward_model, start, here, monkeypatch):
