@@ -11,8 +11,9 @@ from flax import nnx
 from base_model.config import ModelConfig, read_config
 from base_model.gemma import control_tokens, model_config, soft_tokens
 from base_model.media import Media, stack
-from base_model.published.golden_media import media_of
+from base_model.published.golden_media import ARGUMENTS, media_of, tower_media
 from base_model.published.golden_passes import Rows, chosen, look_inside, loss_and_gradients, read_in_parts
+from base_model.published.golden_towers import as_stored
 from base_model.published.model import abstract_model, dotted, model_tensors, read_params
 from base_model.published.table import canonical
 from training.errors import BadInput
@@ -26,13 +27,19 @@ BATCH = ("input_ids", "attention_mask", "position_ids", "labels")
 # Quantities with a figure for each token, padding among them.
 BY_TOKEN = ("logits", "prefill_logits", "hidden/")
 
+# Arguments that say no more than the ids do.
+REDUNDANT = ("token_type_ids", "mm_token_type_ids", "num_frames_per_video")
+
+# What is stored of the encoders alone stands below this name.
+TOWER = "tower"
+
 
 class Difference(NamedTuple):
-    """The largest absolute difference in a quantity of a case; for tokens, how many differ."""
+    """The largest absolute difference in a quantity of a case, for tokens how many differ; None if not compared."""
 
     case: str
     quantity: str
-    largest: float
+    largest: float | None
 
 
 class Case(NamedTuple):
@@ -53,24 +60,34 @@ class Case(NamedTuple):
         return np.asarray(array)[self.rows, : self.width]
 
 
+class Golden(NamedTuple):
+    """What golden.npz holds: cases, what the encoders alone make of pictures and sounds, and names of neither."""
+
+    cases: list[Case]
+    towers: dict[str, np.ndarray]
+    others: list[str]
+
+
 def differences(folder: Path) -> Iterator[Difference]:
     """Compares the model of a published folder with the figures in its golden.npz, case by case.
 
-    All cases are rows of one batch, so that a program is compiled once.
+    All cases are rows of one batch, so that a program is compiled once; the last row has no tokens and the media that
+    the encoders alone are compared in. What is stored and cannot be compared is said, too.
 
     Raises:
         BadInput: when the folder is none such, or its files do not fit together.
     """
     description = read_config(folder / "config.json")
     config, places = model_config(description), soft_tokens(description)
-    cases = read_golden(folder / "golden.npz")
+    cases, towers, others = read_golden(folder / "golden.npz")
     structure, like = abstract_model(config, places)
     params = read_params(folder, config, like)
     rows = Rows(*(joined(cases, arrays) for arrays in zip(*(rows_of(case.inputs) for case in cases), strict=True)))
-    media = stack([row for case in cases for row in media_of(case.inputs, config, places)])
+    alone = tower_media(towers, [case.inputs for case in cases], config)
+    media = stack([*(row for case in cases for row in media_of(case.inputs, config, places)), [alone]])
     # Products of float32 as the published model computes them, on any hardware.
     with jax.default_matmul_precision("highest"):
-        everywhere = look_inside(structure, params, rows, media)
+        everywhere, encoded = look_inside(structure, params, rows, media)
         for case in cases:
             found: dict[str, Any] = {name: case.own(array) for name, array in everywhere.items()}
             found |= _soft_tokens(found["hidden/00"], case.own(rows.tokens), places)
@@ -86,16 +103,21 @@ def differences(folder: Path) -> Iterator[Difference]:
                 again, _ = abstract_model(config, places, remat=True)
                 found |= _loss(again, params, rows, media, labels, config)
             yield from compare(case, found, case.own(rows.segments) > 0)
+    yield from compare_towers(towers, as_stored(jax.tree.map(lambda leaf: leaf[-1], encoded), towers))
+    for name in others:
+        case, _, quantity = name.rpartition("/")
+        yield Difference(case, quantity, None)
 
 
 def joined(cases: Sequence[Case], arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """The rows of all cases, those of the narrower ones filled up with zeros, which is padding."""
+    """The rows of all cases, the narrower ones filled up with zeros, which is padding, and a row of padding."""
     width = max(case.width for case in cases)
-    return np.concatenate([np.pad(array, ((0, 0), (0, width - array.shape[1]))) for array in arrays])
+    rows = [np.pad(array, ((0, 0), (0, width - array.shape[1]))) for array in arrays]
+    return np.concatenate([*rows, np.zeros((1, width), rows[0].dtype)])
 
 
-def read_golden(path: Path) -> list[Case]:
-    """The cases of golden.npz; a case is what has input ids.
+def read_golden(path: Path) -> Golden:
+    """The cases of golden.npz, a case being what has input ids, and what else it holds.
 
     Raises:
         BadInput: when the file is missing or damaged, or holds no case.
@@ -103,11 +125,15 @@ def read_golden(path: Path) -> list[Case]:
     try:
         # Opened here, for NumPy leaves a file that is no archive open.
         with path.open("rb") as content, np.load(content, allow_pickle=False) as file:
-            names = [name.split("/", 1) for name in file.files if "/" in name]
-            found: dict[str, dict[str, np.ndarray]] = {case: {} for case, name in names if name == "in/input_ids"}
-            for case, name in names:
-                if case in found:
+            names = [name.partition("/") for name in file.files]
+            found: dict[str, dict[str, np.ndarray]] = {case: {} for case, _, name in names if name == "in/input_ids"}
+            others, towers = [], found.setdefault(TOWER, {})
+            for case, slash, name in names:
+                if case in found and slash:
                     found[case][name] = file[f"{case}/{name}"]
+                else:
+                    others.append(case + slash + name)
+            del found[TOWER]
     except FileNotFoundError as error:
         raise BadInput(f"{path} is missing: there is nothing to compare with") from error
     except Exception as error:  # NumPy and zipfile raise what they like for damaged bytes
@@ -122,7 +148,7 @@ def read_golden(path: Path) -> list[Case]:
         cases.append(Case(name, stored, slice(first, first + count), width))
     if not cases:
         raise BadInput(f"{path} holds no case: an array named <case>/in/input_ids is wanted")
-    return cases
+    return Golden(cases, towers, others)
 
 
 def rows_of(inputs: Mapping[str, np.ndarray]) -> Rows:
@@ -136,9 +162,12 @@ def rows_of(inputs: Mapping[str, np.ndarray]) -> Rows:
 def compare(case: Case, found: Mapping[str, Any], mask: np.ndarray) -> Iterator[Difference]:
     """What was found of a case against what is stored of it, at tokens that count."""
     for name, wanted in case.stored.items():
+        if name.startswith("in/") and name.removeprefix("in/") in (*BATCH, *ARGUMENTS, *REDUNDANT):
+            continue
         if name.startswith("gradnorm/"):
             name = f"gradnorm/{canonical(name.removeprefix('gradnorm/'))}"
         if name not in found:
+            yield Difference(case.name, name, None)
             continue
         value = np.asarray(found[name])
         if name == "new_tokens":
@@ -147,6 +176,18 @@ def compare(case: Case, found: Mapping[str, Any], mask: np.ndarray) -> Iterator[
             yield Difference(case.name, name, largest(value, wanted.reshape(-1, wanted.shape[-1])))
         else:
             yield Difference(case.name, name, largest(value, wanted, mask if name.startswith(BY_TOKEN) else None))
+
+
+def compare_towers(
+    stored: Mapping[str, np.ndarray], found: Mapping[str, tuple[np.ndarray, np.ndarray | None]]
+) -> Iterator[Difference]:
+    """What was found of the encoders alone against what is stored of them, where it counts."""
+    for name, wanted in stored.items():
+        if name in found:
+            value, mask = found[name]
+            yield Difference(TOWER, name, largest(value, wanted, mask))
+        elif name.removeprefix("in/") not in ARGUMENTS:
+            yield Difference(TOWER, name, None)
 
 
 def largest(found: np.ndarray, wanted: np.ndarray, mask: np.ndarray | None = None) -> float:

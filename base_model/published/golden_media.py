@@ -1,6 +1,6 @@
 """Pictures and sounds of golden.npz as the encoders read them, each in its row."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,12 @@ from base_model.media import Media
 from base_model.patch_grid import Patches
 from base_model.siglip import SiglipConfig
 from training.errors import BadInput
+
+# What the encoders are given.
+ARGUMENTS = (
+    "pixel_values", "image_position_ids", "pixel_values_videos", "video_position_ids", "input_features",
+    "input_features_mask",
+)  # fmt: skip
 
 
 def media_of(inputs: Mapping[str, np.ndarray], config: ModelConfig, soft_tokens: Media) -> list[list[Media]]:
@@ -40,6 +46,25 @@ def media_of(inputs: Mapping[str, np.ndarray], config: ModelConfig, soft_tokens:
     return rows
 
 
+def tower_media(
+    stored: Mapping[str, np.ndarray], cases: Sequence[Mapping[str, np.ndarray]], config: ModelConfig
+) -> Media:
+    """The pictures and sounds that the encoders alone are compared in.
+
+    Args:
+        stored: what is stored of the encoders, their arguments with or without "in/" in front.
+        cases: arguments of each case. Where the encoders have none of their own, those of the first case that has some
+            are meant.
+        config: of the model.
+    """
+    own = {name.removeprefix("in/"): array for name, array in stored.items()}
+    having = lambda names: next((inputs for inputs in (own, *cases) if inputs.keys() >= names), {}) if stored else {}  # noqa: E731
+    pictures = having({"pixel_values"}) if config.vision is not None else {}
+    sounds = having({"input_features", "input_features_mask"}) if config.audio is not None else {}
+    images = _pictures(config, pictures["pixel_values"], pictures.get("image_position_ids")) if pictures else ()
+    return Media(tuple(images), tuple(_sounds(config, sounds)) if sounds else ())
+
+
 def _by_token(inputs: Mapping[str, np.ndarray], config: ModelConfig, soft_tokens: Media) -> dict[int, Iterator[Any]]:
     """The media that wait for the places of each soft token."""
     waiting: dict[int, Iterator[Any]] = {}
@@ -49,10 +74,13 @@ def _by_token(inputs: Mapping[str, np.ndarray], config: ModelConfig, soft_tokens
         if pixels in inputs:
             waiting[token] = _pictures(config, inputs[pixels], inputs.get(f"{positions}_position_ids"))
     if "input_features" in inputs:
-        sort = Frames if isinstance(config.audio, FramesConfig) else Spectrogram
-        sounds = zip(inputs["input_features"], inputs["input_features_mask"], strict=True)
-        waiting[soft_tokens.sounds[0]] = (sort(*sound) for sound in sounds)
+        waiting[soft_tokens.sounds[0]] = _sounds(config, inputs)
     return waiting
+
+
+def _sounds(config: ModelConfig, inputs: Mapping[str, np.ndarray]) -> Iterator[Any]:
+    sort = Frames if isinstance(config.audio, FramesConfig) else Spectrogram
+    return (sort(*sound) for sound in zip(inputs["input_features"], inputs["input_features_mask"], strict=True))
 
 
 def _pictures(config: ModelConfig, pixels: np.ndarray, positions: np.ndarray | None) -> Iterator[Any]:

@@ -10,6 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from base_model.media import Media
+from base_model.published.golden_towers import Stage, stages
 from base_model.sampling import suppress
 
 
@@ -22,13 +23,15 @@ class Rows(NamedTuple):
 
 
 @partial(jax.jit, static_argnums=0)
-def look_inside(structure: nnx.GraphDef, params: Any, rows: Rows, media: Media) -> dict[str, Array]:
-    """Embeddings with soft tokens in their places, what each layer makes of them, and the logits."""
+def look_inside(
+    structure: nnx.GraphDef, params: Any, rows: Rows, media: Media
+) -> tuple[dict[str, Array], dict[str, Stage]]:
+    """Embeddings with soft tokens in their places, what each layer makes of them, and the logits; encoders' stages."""
     decoder = nnx.merge(structure, params)
     x = decoder.embed(rows.tokens, media)
     states = [x, *decoder.hidden_states(x, *rows)]
     named = {f"hidden/{number:02d}": state for number, state in enumerate(states)}
-    return named | {"logits": decoder.logits(states[-1])}
+    return named | {"logits": decoder.logits(states[-1])}, stages(decoder, media)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -29,7 +29,7 @@ def published(name):
     description = read_config(folder / "config.json")
     config, places = model_config(description), soft_tokens(description)
     structure, like = abstract_model(config, places)
-    case = next(case for case in read_golden(folder / "golden.npz") if case.name == "batch_left")
+    case = next(case for case in read_golden(folder / "golden.npz").cases if case.name == "batch_left")
     tokens, positions, segments = rows_of(case.inputs)
     prompts = Batch(tokens, segments, positions, segments > 0, stack(media_of(case.inputs, config, places)))
     vocabulary = Vocabulary(int(tokens[0, -1]), control_tokens(description))

@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import (
     coverage,
+    decoder,
     detoxify,
     distill,
     gate,
@@ -27,6 +28,7 @@ DOCUMENTS = Path(__file__).resolve().parents[2] / "docs"
 TABLES = {
     "alignment": ("results.md", alignment_tables.tables),
     "coverage": ("gates.md", coverage.tables),
+    "decoder": ("published_models.md", decoder.tables),
     "gate": ("gates.md", lambda found: {"speed": gate.table(found)}),
     "page": ("report.md", page.tables),
     "quantize": ("commands.md", lambda found: {"quantize": quantize.table(found)}),
@@ -71,6 +73,10 @@ def test_every_table_of_the_documents_is_one_of_these_or_says_that_it_was_not_me
     for path in DOCUMENTS.glob("*.md"):
         for place, text in re.findall(r"<!-- (\w+) -->\n(.*?)<!-- end of \1 -->", path.read_text("utf-8"), re.DOTALL):
             assert (path.name, place) in known or text == "Not measured yet.\n", f"{place} of {path.name}"
+
+
+def test_every_fixture_of_the_decoder_was_compared():
+    assert list(result.read("decoder")["folders"]) == [folder.name for folder in decoder.folders()]
 
 
 def test_a_table_goes_between_its_marks(tmp_path):
