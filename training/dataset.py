@@ -27,14 +27,15 @@ class Row:
 
 
 def read_rows(
-    source: str | Path, *, split: str = "train", on_bad_row: str = "stop", warn: Callable[[str], None] = print
+    source: str | Path, *, split: str = "train", on_bad_row: str | None = None, warn: Callable[[str], None] = print
 ) -> list[Row]:
     """Reads a .jsonl or .parquet file, or a data set by its hub name.
 
     Args:
         source: what to read.
         split: of a data set on the hub.
-        on_bad_row: whether a line that is not a JSON object stops the run or, with "skip", is counted and reported.
+        on_bad_row: the option of that name: with "skip" a line that is not a JSON object is counted and reported, with
+            "stop" it ends the run. None where there is no such option: it ends the run, and the error speaks of none.
         warn: told at the end how many were skipped.
 
     Raises:
@@ -52,7 +53,7 @@ def read_rows(
     return rows
 
 
-def _read_jsonl(path: Path, on_bad_row: str, warn: Callable[[str], None]) -> list[Row]:
+def _read_jsonl(path: Path, on_bad_row: str | None, warn: Callable[[str], None]) -> list[Row]:
     try:
         # Not splitlines(): it also breaks at U+2028 and others that JSON allows inside a string.
         lines = path.read_text(encoding="utf-8").split("\n")
@@ -69,7 +70,7 @@ def _read_jsonl(path: Path, on_bad_row: str, warn: Callable[[str], None]) -> lis
         except BadInput as error:
             bad.append(f"{path}:{number} {error}")
             if on_bad_row != "skip":
-                raise BadInput(f"{bad[0]} (on_bad_row=skip leaves such rows out)") from error
+                raise BadInput(bad[0] + _hint(on_bad_row)) from error
     if bad:
         warn(f"{len(bad)} of {len(rows) + len(bad)} lines left out; the first: {bad[0]}")
     return rows
@@ -111,14 +112,20 @@ def _read_with_datasets(path: Path, name: str, split: str) -> list[Row]:
 
 
 def convert_rows(
-    rows: Sequence[Row], convert: Callable[[Row], T], *, on_bad_row: str = "stop", warn: Callable[[str], None] = print
+    rows: Sequence[Row],
+    convert: Callable[[Row], T],
+    *,
+    on_bad_row: str | None = None,
+    warn: Callable[[str], None] = print,
 ) -> list[T]:
     """Converts rows; a row that raises BadInput stops the run, or with "skip" is counted and reported at the end.
+
+    `on_bad_row` is the option of that name, "stop" or "skip", or None where there is none: then a row stops the run.
 
     Raises:
         BadInput: with the place and the reason of the first bad row, or when no row is left.
     """
-    if on_bad_row not in ("stop", "skip"):
+    if on_bad_row not in ("stop", "skip", None):
         raise BadInput(f"on_bad_row is 'stop' or 'skip', not {on_bad_row!r}")
     converted, bad = [], []
     for row in rows:
@@ -126,13 +133,18 @@ def convert_rows(
             converted.append(convert(row))
         except BadInput as error:
             bad.append(f"{row.place}: {error}")
-            if on_bad_row == "stop":
-                raise BadInput(f"{bad[0]} (on_bad_row=skip leaves such rows out)") from error
+            if on_bad_row != "skip":
+                raise BadInput(bad[0] + _hint(on_bad_row)) from error
     if bad:
         warn(f"{len(bad)} of {len(rows)} rows left out; the first: {bad[0]}")
     if not converted:
         raise BadInput(f"no usable row is left; the first was {bad[0]}")
     return converted
+
+
+def _hint(on_bad_row: str | None) -> str:
+    """What to do about a bad row where there is an option for it."""
+    return "" if on_bad_row is None else " (on_bad_row=skip leaves such rows out)"
 
 
 def epoch_order(count: int, *, seed: int, epoch: int) -> np.ndarray:

@@ -112,6 +112,8 @@ def odd(row):
 def test_a_bad_row_stops_or_is_counted(lines):
     rows = read_rows(lines("".join(f'{{"a": {a}}}\n' for a in (1, 2, 3, 4))))
     with pytest.raises(BadInput, match=r"rows.jsonl:2: 2 is even \(on_bad_row=skip"):
+        convert_rows(rows, odd, on_bad_row="stop")
+    with pytest.raises(BadInput, match="rows.jsonl:2: 2 is even$"):  # the caller has no such option
         convert_rows(rows, odd)
     said = []
     assert convert_rows(rows, odd, on_bad_row="skip", warn=said.append) == [1, 3]
