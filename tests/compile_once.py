@@ -9,7 +9,6 @@ import tempfile
 from pathlib import Path
 
 
-
 def runs(process):
     """Whether there is a process of this number."""
     try:
