@@ -72,10 +72,13 @@ def audio_config(kind: str, description: Mapping[str, Any]) -> Any:
         return FramesConfig(**_ours(_FRAMES, published))
     if published.get("attention_context_right", 0) != 0:
         raise BadInput("an audio encoder with attention_context_right is not supported: sounds are read forwards")
+    window = published.get("attention_context_left", 13) - 1
+    if published.get("attention_chunk_size", window) != window:
+        raise BadInput("an audio encoder is supported only where attention_chunk_size is attention_context_left less 1")
     fields = _ours(_CONFORMER, published)
     if "channels" in fields:
         fields["channels"] = tuple(fields["channels"])
-    return ConformerConfig(**fields, window=published.get("attention_context_left", 13) - 1)
+    return ConformerConfig(**fields, window=window)
 
 
 def describe_towers(vision: Any, audio: Any) -> dict[str, Any]:
@@ -104,7 +107,9 @@ def describe_towers(vision: Any, audio: Any) -> dict[str, Any]:
     if isinstance(vision, Gemma4VisionConfig | PatchesConfig):
         description["vision_soft_tokens_per_image"] = vision.max_soft_tokens
     if isinstance(audio, ConformerConfig):
-        context = {"attention_context_left": audio.window + 1, "attention_context_right": 0}
+        # transformers takes the number of relative positions from both sizes.
+        context = {"attention_context_left": audio.window + 1, "attention_context_right": 0,
+                   "attention_chunk_size": audio.window}  # fmt: skip
         description["audio_config"] = _theirs(_CONFORMER, audio) | {"model_type": "gemma4_audio", **context}
     elif isinstance(audio, FramesConfig):
         description["audio_config"] = _theirs(_FRAMES, audio) | {"model_type": "gemma4_unified_audio"}
