@@ -37,7 +37,7 @@ def world(tiny_model, tmp_path_factory, in_process):
     folder = tmp_path_factory.mktemp("world")
     path = bad_run.write(folder, one_layer(tiny_model))
     config = yaml.safe_load(path.read_text())
-    config["sft"] = tiny_run.SFT | {"max_steps": STEPS, "save_steps": 1}
+    config["sft"] = tiny_run.SFT | {"max_steps": STEPS, "save_steps": 1, "save_total_limit": 2}
     path.write_text(yaml.safe_dump(config))
     return folder
 
@@ -184,19 +184,49 @@ def test_a_file_in_the_place_of_the_run_folder(world, tmp_path, fails):
     assert "cannot write the run folder" in fails(words(world, tmp_path / "run"), 2)
 
 
-@pytest.mark.parametrize("kind", ["flipped", "truncated", "missing"])
-def test_a_damaged_training_state(world, interrupted, tmp_path, fails, kind):
-    run = shutil.copytree(interrupted, tmp_path / "run")
-    state = run / "sft" / "state" / str(latest_step(run / "sft" / "state"))
-    victim = max(state.rglob("*"), key=lambda path: path.stat().st_size)
-    content = bytearray(victim.read_bytes())
-    content[len(content) // 2] ^= 1
-    if kind == "missing":
-        victim.unlink()
-    else:
-        victim.write_bytes(content if kind == "flipped" else content[: len(content) // 2])
-    assert "delete that folder to start from the one before" in fails(words(world, run), 2)
+@pytest.fixture
+def damaged(interrupted, tmp_path):
+    """Damages the newest state of a copy of the interrupted run; returns the run and the state."""
+
+    def damage(kind):
+        run = shutil.copytree(interrupted, tmp_path / "run")
+        state = run / "sft" / "state" / str(latest_step(run / "sft" / "state"))
+        victim = max(state.rglob("*"), key=lambda path: path.stat().st_size)
+        content = bytearray(victim.read_bytes())
+        content[len(content) // 2] ^= 1
+        if kind == "missing":
+            victim.unlink()
+        else:
+            victim.write_bytes(content if kind == "flipped" else content[: len(content) // 2])
+        return run, state
+
+    yield damage
     gc.collect()  # here, and not in somebody else's test
+
+
+@pytest.mark.parametrize("kind", ["flipped", "truncated", "missing"])
+def test_a_damaged_training_state(world, damaged, fails, kind):
+    run, state = damaged(kind)
+    line = fails(words(world, run), 2)
+    assert f"the training state {state} " in line
+    assert "delete that folder and give the same command again: it goes on from the state before it, or" in line
+
+
+def test_what_is_advised_after_damage_works(world, damaged, fails, monkeypatch):
+    """From the state before it where one was kept, and else from the start: to the same numbers."""
+    run, state = damaged("flipped")
+    pack, calls = sft.train.PackedExamples.batch, []
+    monkeypatch.setattr(sft.train.PackedExamples, "batch", lambda *given: [pack(*given), calls.append(None)][0])
+    assert "delete that folder" in fails(words(world, run), 2)
+    shutil.rmtree(state)
+    assert latest_step(run / "sft" / "state") == 1
+    alone = shutil.copytree(run, run.with_name("alone"))
+    shutil.rmtree(alone / "sft" / "state" / "1")
+    assert cli.main(words(world, run)) == 0 and len(calls) == STEPS - 1
+    calls.clear()
+    assert cli.main(words(world, alone)) == 0 and len(calls) == STEPS
+    one, other = ((path / "sft" / "metrics.jsonl").read_text() for path in (run, alone))
+    assert one == other
 
 
 def test_an_edited_ledger(world, interrupted, tmp_path, fails):

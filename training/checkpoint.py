@@ -28,6 +28,11 @@ logging.getLogger("absl").setLevel(logging.CRITICAL)
 # Orbax reads arrays in asyncio tasks and forgets those beside the one that failed, which asyncio then reports at exit.
 logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
+_ADVICE = (
+    "delete that folder and give the same command again: it goes on from the state before it, or from the start where "
+    "none was kept (save_total_limit)"
+)
+
 # Parameters are written as they fill files of this size. Orbax's own size, two gigabytes, would stand in memory first.
 DATA_FILE_BYTES = 64 * 2**20
 
@@ -110,13 +115,10 @@ class StateStore:
         restored = _read(
             lambda: self._manager.restore(step, args=wanted),
             f"the training state {self.folder}/{step} is damaged or of another model",
-            advice="; delete that folder to start from the one before",
+            advice=f"; {_ADVICE}",
         )
         if content_digest(restored["state"]) != restored["meta"].get("content_digest"):
-            raise BadInput(
-                f"the training state {self.folder}/{step} has changed since it was saved; "
-                "delete that folder to start from the one before"
-            )
+            raise BadInput(f"the training state {self.folder}/{step} has changed since it was saved; {_ADVICE}")
         return restored["state"], restored["meta"]
 
     def close(self) -> None:
