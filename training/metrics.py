@@ -2,12 +2,20 @@
 
 import json
 import math
+import socket
+import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from tensorboardX import SummaryWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.record_writer import RecordWriter
 
 from training.files import write_whole
+
+# TensorBoard's events reach the disk after so many seconds, or when the run ends.
+FLUSH_SECONDS = 30.0
 
 
 class MetricsWriter:
@@ -20,15 +28,28 @@ class MetricsWriter:
         kept = [line for line in read_metrics(self.path) if line["step"] <= after_step]
         write_whole(self.path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = self.path.open("a", encoding="utf-8")
-        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=after_step + 1, flush_secs=30)
+        # Without tensorboardX's own thread, which would die of a full disk, and the run wait for it for ever.
+        (folder / "tensorboard").mkdir(exist_ok=True)
+        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}"
+        self._events = RecordWriter(str(folder / "tensorboard" / name))
+        self._event(file_version="brain.Event:2")
+        # What another session wrote from here on does not count.
+        self._event(step=after_step + 1, session_log=SessionLog(status=SessionLog.START))
+        self._flushed = time.monotonic()
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Writes one line; values that are not finite stand as null, for JSON has no word for them."""
         clean = {name: (float(value) if math.isfinite(value) else None) for name, value in metrics.items()}
         self._file.write(json.dumps({"step": step, **clean}) + "\n")
         self._file.flush()
-        for name, value in metrics.items():
-            self._events.add_scalar(name, float(value), step)
+        values = [Summary.Value(tag=name, simple_value=float(value)) for name, value in metrics.items()]
+        self._event(step=step, summary=Summary(value=values))
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self._events.flush()
+            self._flushed = time.monotonic()
+
+    def _event(self, *, step: int = 0, **what: Any) -> None:
+        self._events.write(Event(wall_time=time.time(), step=step, **what).SerializeToString())
 
     def __enter__(self) -> "MetricsWriter":
         """Itself."""
@@ -36,8 +57,10 @@ class MetricsWriter:
 
     def __exit__(self, *exception: object) -> None:
         """Closes both files."""
-        self._file.close()
-        self._events.close()
+        try:
+            self._file.close()
+        finally:
+            self._events.close()
 
 
 def read_metrics(path: Path) -> list[dict]:
