@@ -7,6 +7,7 @@ import pytest
 from base_model import presets
 from base_model.config import ModelConfig
 from base_model.gemma import CONTROLS, GLOBAL, LOCAL, control_tokens, model_config, soft_tokens
+from base_model.gemma_towers import audio_config
 from base_model.media import Media
 from base_model.published.description import describe
 from base_model.published.exporting import as_published
@@ -108,3 +109,10 @@ def test_a_config_of_our_own_becomes_gemma_4():
     assert params["blocks"][3]["scalar"] == [1.0]
     same = model_config(published("gemma4_dense"))
     assert as_published(same, {"blocks": blocks})[0] is same
+
+
+def test_a_sound_encoder_that_cuts_sounds_in_another_way_is_refused():
+    sizes = {"attention_context_left": 5, "attention_chunk_size": 4}
+    assert audio_config("gemma4", {"audio_config": sizes}).window == 4
+    with pytest.raises(BadInput, match="attention_chunk_size is attention_context_left less 1"):
+        audio_config("gemma4", {"audio_config": sizes | {"attention_chunk_size": 12}})
