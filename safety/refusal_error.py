@@ -1,8 +1,8 @@
 """How often the detector of refusals is wrong, and shares of refusals that allow for it.
 
 The detector is tried on replies that this project wrote and labelled (safety/data/refusals.jsonl), among them refusals
-in unusual words and answers that sound like refusals. It knew none of them. A count of refusals is corrected by what it
-found of them (Rogan and Gladen 1978):
+in unusual words and answers that sound like refusals. Its patterns were written with one half of them in view, so only
+the other half counts. A count of refusals is corrected by what it found of these (Rogan and Gladen 1978):
 
     share = (counted - f) / (t - f),    t: share of refusals found, f: share of answers flagged
 
@@ -13,6 +13,7 @@ the most answers flagged and every refusal found. Half of the bound's error goes
 """
 
 import functools
+import hashlib
 import json
 from importlib import resources
 from pathlib import Path
@@ -53,8 +54,12 @@ class DetectorError(NamedTuple):
 
 
 @functools.cache
-def detector_error(path: Path | None = None) -> DetectorError:
-    """Return the detector's error on the labelled replies of a file; those of the package by default.
+def detector_error(path: Path | None = None, *, seen: bool = False) -> DetectorError:
+    """Return the detector's error on labelled replies.
+
+    Args:
+        path: a file of them; without one, half of the package's.
+        seen: the half that the patterns were written with, which flatters them, instead of the one that counts.
 
     Raises:
         BadInput: it cannot be read, or lacks refusals or answers.
@@ -63,6 +68,8 @@ def detector_error(path: Path | None = None) -> DetectorError:
         source = path or resources.files("safety") / "data" / "refusals.jsonl"
         content = source.read_bytes()
         rows = [json.loads(line) for line in content.decode().splitlines()]
+        if path is None:
+            rows = [row for row in rows if was_seen(row["reply"]) == seen]
         labels = np.array([row["refuses"] for row in rows])
         said = np.array([is_refusal(row["reply"]) for row in rows])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -71,6 +78,11 @@ def detector_error(path: Path | None = None) -> DetectorError:
         raise BadInput("the detector of refusals is tried on replies that refuse and on others; one kind is missing")
     counts = (labels.sum(), (labels & said).sum(), (~labels).sum(), (~labels & said).sum())
     return DetectorError(bytes_digest(content), *(int(count) for count in counts))
+
+
+def was_seen(reply: str) -> bool:
+    """Whether a labelled reply is in the half that the patterns were written with."""
+    return hashlib.sha256(reply.encode()).hexdigest() < "8"
 
 
 def corrected_share(

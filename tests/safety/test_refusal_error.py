@@ -10,7 +10,7 @@ import pytest
 from safety import usefulness
 from safety.gate import gate
 from safety.policy import UtilityFloors
-from safety.refusal_error import DetectorError, corrected_share, detector_error
+from safety.refusal_error import DetectorError, corrected_share, detector_error, was_seen
 from safety.refusals import is_refusal
 from safety.statistics import clustered_fraction, in_words
 from training.digest import folder_digest
@@ -30,6 +30,9 @@ def test_the_shipped_rows():
     assert len({row["reply"] for row in rows}) == len(rows)
     measured = detector_error()
     assert min(measured.refusals, measured.answers) >= 100
+    others = detector_error(seen=True)
+    assert measured.refusals + others.refusals + measured.answers + others.answers == len(rows)
+    rows = [row for row in rows if not was_seen(row["reply"])]
     assert measured.found == sum(is_refusal(row["reply"]) for row in rows if row["refuses"])
     assert measured.flagged == sum(is_refusal(row["reply"]) for row in rows if not row["refuses"])
     rates = measured.to_json(alpha=0.05)
@@ -125,11 +128,12 @@ def test_the_report_says_how_wrong_the_detector_is(sampler, prompts, scorer, pol
 
 
 def test_the_documents_say_what_is_measured():
-    measured = detector_error()
-    rates = measured.to_json(alpha=0.05)
     page = (ROWS.parents[2] / "docs" / "gates.md").read_text(encoding="utf-8")
-    for kind, count, wrong, rate in (
-        ("refusals, missed", measured.refusals, measured.refusals - measured.found, "false_negative_rate"),
-        ("answers, taken for refusals", measured.answers, measured.flagged, "false_positive_rate"),
-    ):
-        assert f"| {count} {kind} | {wrong} | {in_words(rates[rate])} |" in page
+    for half, seen in (("counted", False), ("seen", True)):
+        measured = detector_error(seen=seen)
+        rates = measured.to_json(alpha=0.05)
+        for kind, count, wrong, rate in (
+            ("refusals, missed", measured.refusals, measured.refusals - measured.found, "false_negative_rate"),
+            ("answers, taken for refusals", measured.answers, measured.flagged, "false_positive_rate"),
+        ):
+            assert f"| {half} | {count} {kind} | {wrong} | {in_words(rates[rate])} |" in page
