@@ -13,8 +13,8 @@ from safety.gate_folder import ENVELOPE
 from training.checkpoint import StateStore, content_digest
 
 OPTIONS = [
-    "sft.save_steps=1", "reward.save_steps=2", "reward.eval_steps=10", "ppo.save_steps=1", "ppo.max_steps=3",
-    "ppo.num_mini_batches=2", "ppo.num_ppo_epochs=2", "ppo.kl_target=0.5", "ppo.kl_horizon=50",
+    "sft.max_steps=6", "sft.save_steps=1", "reward.save_steps=2", "reward.eval_steps=10", "ppo.max_steps=3",
+    "ppo.save_steps=1", "ppo.num_mini_batches=2", "ppo.num_ppo_epochs=2", "ppo.kl_target=0.5", "ppo.kl_horizon=50",
 ]  # fmt: skip
 ALL = ("base", "sft", "reward", "ppo")
 # How orbax's unfinished folders are called.
@@ -76,6 +76,15 @@ def half_a_line(path):
     """What is there when the writer is stopped in the middle: the last line loses its end."""
     content = path.read_bytes()
     path.write_bytes(content[:-10])
+
+
+def at_random_moments(kill, folder, *, seed, steps):
+    """Kills a training twice, a part of a second after one of the next steps, wherever in a step or a save that is."""
+    path, moments = folder / "metrics.jsonl", random.Random(seed)
+    lines = lambda: len(path.read_bytes().splitlines()) if path.exists() else 0  # noqa: E731
+    for _ in range(2):
+        enough = min(lines() + moments.randint(1, 3), steps)
+        kill(kill_when=lambda: lines() >= enough, delay=moments.uniform(0, 0.3))  # noqa: B023
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +150,7 @@ def test_sft_killed_again_and_again(killed, nursery):
     assert list((run / "sft" / "state").glob(f"*{HALF_SAVED}"))
     half_a_line(run / "sft" / "metrics.jsonl")
     kill("training.files:Path.replace", 1, "before", "sft/metrics.jsonl")
+    at_random_moments(kill, run / "sft", seed=20, steps=4)
     kill("base_model.model_folder:write_json", 1, "before")
     kill("pipeline.ledger:append", 1, "before")
     kill("pipeline.ledger:append", 1, "after")
@@ -155,11 +165,7 @@ def test_sft_killed_again_and_again(killed, nursery):
 @pytest.mark.parametrize("killed", ["reward"], indirect=True)
 def test_a_reward_model_killed_at_random_moments(killed):
     run, kill, finish = killed
-    path, moments = run / "reward" / "metrics.jsonl", random.Random(20)
-    lines = lambda: len(path.read_bytes().splitlines()) if path.exists() else 0  # noqa: E731
-    for _ in range(3):
-        enough = lines() + moments.randint(1, 4)
-        kill(kill_when=lambda: lines() >= enough, delay=moments.uniform(0, 0.3))  # noqa: B023
+    at_random_moments(kill, run / "reward", seed=21, steps=18)
     finish()
 
 
