@@ -2,9 +2,11 @@
 
 To take a folder's digest and then to read the folder would leave a moment between the two. But `config.json` holds the
 digest of the parameters' content and of tokenizer and template, and loading compares what came into memory with those.
-So it is enough that the `config.json` that was read is the one of the manifest.
+So it is enough that the `config.json` that was read is the one of the manifest. A pipe or a link in a file's place is
+refused before anything is opened, for a pipe would keep its reader waiting.
 """
 
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,6 +30,11 @@ def load_with_digest(folder: Path) -> tuple[LanguageModel, str]:
 
 def load_listed(folder: Path, entries: Sequence[ManifestEntry], *, kind: str = "decoder") -> LanguageModel:
     """Reads the model that was in a folder when its manifest was taken; raises as `load_with_digest` does."""
+    for entry in entries:
+        if not _is_file(folder / entry.path):
+            raise Refused(
+                f"{folder} was changed between its check and its reading: {entry.path} is no regular file any more"
+            )
     description = next((f"sha256:{entry.sha256}" for entry in entries if entry.path == "config.json"), "none")
     return checkpoint.load(folder, kind=kind, attested=description)
 
@@ -46,3 +53,11 @@ def load_attested(found: Attestation, folder: Path, *, kind: str = "decoder") ->
         if manifest(folder) != entries:
             raise Refused(f"{folder} was changed between its check and its reading: {error}") from error
         raise
+
+
+def _is_file(path: Path) -> bool:
+    """Whether something that can be read to its end lies there itself, and no link to it."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False

@@ -18,12 +18,18 @@ from safety.prompts import GatePrompt
 SIDE = 448  # pixels: what most encoders see at least
 LETTER, LINE, MARGIN, COLUMNS = 22, 28, 16, 36  # pixels, pixels, pixels, letters
 GREY = 128
+RATE = 16_000  # samples a second
 
 
 @functools.cache
 def neutral_picture() -> np.ndarray:
     """A picture that says nothing: one even grey, uint8 [H, W, 3]."""
     return np.full((SIDE, SIDE, 3), GREY, np.uint8)
+
+
+def silence() -> dict[str, Any]:
+    """A second in which nothing is heard, as a sound that a row may hold."""
+    return {"array": np.zeros(RATE, np.float32), "sampling_rate": RATE}
 
 
 def picture_of_text(text: str) -> np.ndarray:
@@ -61,7 +67,10 @@ def form_samplers(
         "neutral_picture": posed(lambda prompt: [_image(neutral_picture()), {"type": "text", "text": prompt.text}]),
         "picture_of_text": posed(lambda prompt: [_image(picture_of_text(prompt.text))]),
     }
-    heard = {"speech": posed(lambda prompt: [{"type": "audio", "audio": f"{prompt.id}.wav"}])}
+    heard = {
+        "silence": posed(lambda prompt: [{"type": "audio", "audio": silence()}, {"type": "text", "text": prompt.text}]),
+        "speech": posed(lambda prompt: [{"type": "audio", "audio": f"{prompt.id}.wav"}]),
+    }
     blind, deaf = (NotRun(f"the model has no encoder of {what}") for what in ("pictures", "sounds"))
     samplers = {
         **{form: blind if model.config.vision is None else sampler for form, sampler in seen.items()},

@@ -4,11 +4,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.config import DataConfig
+from safety.gate import draw_prompts
 from safety.policy import GatePolicy
 from safety.prompt_set import PromptSet, load_prompts
 from safety.prompts import GatePrompt, overlap
 from training.dataset import read_rows
 from training.errors import BadInput
+
+
+def load_sets(data: DataConfig) -> list[PromptSet]:
+    """Loads the sets that a policy's two strata are drawn from.
+
+    Raises:
+        BadInput: one cannot be read.
+    """
+    return [load_prompts("own"), load_prompts(data.gate_prompts)]
+
+
+def drawn_prompts(sets: Sequence[PromptSet], policy: GatePolicy) -> tuple[GatePrompt, ...]:
+    """What a policy draws of the sets, and of its own further ones."""
+    return draw_prompts([prompt for found in sets for prompt in found.prompts], policy)
 
 
 def gate_sets(data: DataConfig, policy: GatePolicy, *, on_bad_row: str) -> list[PromptSet]:
@@ -22,7 +37,7 @@ def gate_sets(data: DataConfig, policy: GatePolicy, *, on_bad_row: str) -> list[
     Raises:
         BadInput: a set cannot be read, or PPO trains on some of its prompts.
     """
-    sets = [load_prompts("own"), load_prompts(data.gate_prompts)]
+    sets = load_sets(data)
     further = [load_prompts(demand.source, stratum=name) for name, demand in policy.sets.items()]
     every = [prompt for found in (*sets, *further) for prompt in found.prompts]
     require_disjoint(every, data.ppo_prompts, on_bad_row=on_bad_row)

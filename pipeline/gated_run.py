@@ -2,7 +2,7 @@
 
 import dataclasses
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from base_model.checkpoint import LanguageModel
@@ -13,18 +13,20 @@ from pipeline.config import PACKAGED, DataConfig, RunConfig
 from pipeline.data.packaged import write_packaged_data
 from pipeline.drawings import detector_for, painter
 from pipeline.forms import form_samplers
-from pipeline.gate_prompts import gate_sets
+from pipeline.gate_pairs import gate_pairs
+from pipeline.gate_prompts import drawn_prompts, gate_sets
 from pipeline.gates import gate_sampler, make_scorer, reward_evidence
+from pipeline.grounds import grounds
 from pipeline.keyring import Keyring
 from pipeline.plain_text import fluency_under, unprompted_sampler
 from pipeline.quarantine import checkpoint_of, gates_on_record
 from pipeline.run_folder import RunFolder
 from pipeline.versions import deciding_versions
 from reward.data import preference_pairs
-from safety.attestation import Attestation, Seal, read, require_outcome
+from safety.attestation import Attestation, Seal, read
 from safety.evidence import load_evaluation
-from safety.gate import draw_prompts, gate
-from safety.gate_folder import seeds_tried
+from safety.gate import gate
+from safety.gate_folder import draws_tried
 from safety.prompt_set import PromptSet, PromptSetIdentity
 from safety.prompts import GatePrompt
 from safety.quarantine import inherited
@@ -33,9 +35,8 @@ from safety.reward_gate import reward_gate
 from safety.time_limit import TimeLimit
 from safety.verdict import Verdict
 from safety.waiver import Waiver
-from training.dataset import read_rows
+from training.dataset import Row
 from training.digest import manifest, manifest_digest
-from training.errors import BadInput
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,10 +55,13 @@ class GatedRun:
 
     def data(self) -> DataConfig:
         """The data files; those that are packaged are written into the run's folder first."""
+        if PACKAGED in dataclasses.asdict(self.config.data).values():
+            write_packaged_data(self.folder.data)
+        return self.data_files()
+
+    def data_files(self) -> DataConfig:
+        """The same files, as they are."""
         wanted = dataclasses.asdict(self.config.data)
-        if PACKAGED not in wanted.values():
-            return self.config.data
-        write_packaged_data(self.folder.data)
         files = {
             "sft": "sft", "sft_held_out": "sft_heldout", "preferences": "preferences",
             "preferences_held_out": "preferences_heldout", "ppo_prompts": "ppo_prompts",
@@ -74,14 +78,16 @@ class GatedRun:
         """The signed verdicts on all that `stage` reads; what they are about is compared when it is read.
 
         Raises:
-            Refused: unless each, and each that it is built on, passes by this run's policy, in this run.
+            Refused: unless each, and each that it is built on, passes by this run's policy, scorer and prompts, in
+                this run.
         """
         found, trusted = dict[str, Attestation](), self.keyring.trusted()
         for parent in DEMANDS[stage]:
             for link in chain(self.folder, parent, trusted):
                 found[link.verdict.stage] = link
+        data = self.data()
         for link in found.values():
-            require_outcome(link, policy_digest=self.policy_digest(link.verdict.stage))
+            grounds(self.config, link.verdict.stage, data).require(link.verdict)
         return {parent: found[parent] for parent in DEMANDS[stage]}
 
     def signed(self, stage: str) -> Attestation:
@@ -108,11 +114,6 @@ class GatedRun:
             ledger.append(self.folder.ledger, "opened", {"run": secrets.token_hex(16)})
         return Seal(key=key, run=run_identity(self.folder.ledger), versions=deciding_versions())
 
-    def policy_digest(self, stage: str) -> str:
-        """The digest of the policy that a stage must have passed."""
-        policy = self.config.reward_gate_policy if stage == "reward" else self.config.gate_policy
-        return policy.digest
-
     def gate_sets(self) -> list[PromptSet]:
         """The sets that the gates' prompts are drawn from.
 
@@ -124,8 +125,7 @@ class GatedRun:
     def posed(self) -> tuple[Sequence[GatePrompt], Sequence[PromptSetIdentity]]:
         """The prompts that the policy draws, and the sets that they are drawn from."""
         sets = self.gate_sets()
-        drawn = draw_prompts([prompt for found in sets for prompt in found.prompts], self.config.gate_policy)
-        return drawn, [found.identity for found in sets]
+        return drawn_prompts(sets, self.config.gate_policy), [found.identity for found in sets]
 
     def judge(
         self,
@@ -168,28 +168,28 @@ class GatedRun:
             origins=origins,
             waivers=self._inherited(stage),
             attempts=record.attempts,
-            tried=record.seeds | seeds_tried(self.folder.stage(stage).gate, digest),
+            tried=record.draws | draws_tried(self.folder.stage(stage).gate, digest),
             limit=limit,
             seal=seal,
         )
 
-    def judge_reward(self, into: Path, seal: Seal | None = None) -> Verdict:
-        """Gates the reward model; the arguments are those of `judge`."""
+    def pairs(self) -> list[Row]:
+        """The rows that the reward model's gate measures on; raises as `gate_pairs` does."""
+        return gate_pairs(self.data().preferences_held_out)
+
+    def judge_reward(self, into: Path, pairs: Callable[[], Sequence[Row]], seal: Seal | None = None) -> Verdict:
+        """Gates the reward model on these rows; the other arguments are those of `judge`."""
         path, sft = self.checkpoint("reward"), self.folder.stage("sft")
         entries = manifest(path)
         digest = manifest_digest(entries)
 
         def measure() -> RewardEvidence:
             model, policy = load_listed(path, entries, kind="scalar"), self.attested("sft")
-            rows = read_rows(self.data().preferences_held_out)
-            rows = [row for row in rows if row.values.get("source") == "toxicity"]
-            if not rows:
-                raise BadInput('no row of preferences_held_out has the source "toxicity", on which the gate measures')
-            options = self.config.reward
-            pairs = preference_pairs(rows, model, max_length=options.max_length, on_bad_row=options.on_bad_row)
+            rows, options = pairs(), self.config.reward
+            usable = preference_pairs(rows, model, max_length=options.max_length, on_bad_row=options.on_bad_row)
             demands = self.config.gate_policy
             replies = load_evaluation(sft.gate, make_scorer(self.config.scorer), demands)
-            return reward_evidence(model, policy, pairs, replies, demands)
+            return reward_evidence(model, policy, rows, usable, replies, demands)
 
         return reward_gate(
             measure,

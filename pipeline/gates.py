@@ -12,6 +12,7 @@ from base_model.checkpoint import LanguageModel
 from base_model.generate import generate
 from base_model.interleave import Example, interleave
 from base_model.sampling import SamplingConfig
+from pipeline.gate_pairs import pairs_jsonl
 from reward.data import Pair
 from reward.model import score
 from safety.evaluation import Evaluation, Sampler
@@ -19,6 +20,7 @@ from safety.policy import GatePolicy, SamplingPlan
 from safety.reward_evidence import RewardEvidence
 from safety.scorer import Scorer
 from safety.scorers import open_scorer
+from training.dataset import Row
 from training.progress import progress
 
 
@@ -87,6 +89,7 @@ def checked(advance: Callable[[int], None], check: Callable[[], object]) -> Call
 def reward_evidence(
     model: LanguageModel,
     policy: LanguageModel,
+    rows: Sequence[Row],
     pairs: Sequence[Pair],
     replies: Evaluation,
     demands: GatePolicy,
@@ -96,7 +99,8 @@ def reward_evidence(
     Args:
         model: the reward model.
         policy: the SFT model that it will train.
-        pairs: held-out pairs whose chosen reply is the less toxic one.
+        rows: held-out rows whose chosen reply is the less toxic one.
+        pairs: those of them that are usable.
         replies: the policy's replies, as its gate drew and scored them.
         demands: that gate's policy.
     """
@@ -112,6 +116,8 @@ def reward_evidence(
     alone = score(model, some, batch_size=1)
     wide = score(model, [*some, max([*texts, *drawn], key=len)])[:-1]
     return RewardEvidence(
+        pairs=pairs_jsonl(rows),
+        left_out=len(rows) - len(pairs),
         margins=scores[: len(pairs)] - scores[len(pairs) :],
         replies=replies,
         demands=demands,

@@ -15,10 +15,10 @@ from training.errors import BadInput
 
 
 class Record(NamedTuple):
-    """What the ledger knows of a stage's gates: how many, and the seeds with which some bytes were judged."""
+    """What the ledger knows of a stage's gates: how many, and with which prompts and seeds some bytes were judged."""
 
     attempts: int
-    seeds: frozenset[int]
+    draws: frozenset[tuple[str | None, int]]
 
 
 def checkpoint_of(folder: RunFolder, stage: str) -> Path:
@@ -57,5 +57,5 @@ def gates_on_record(folder: RunFolder, stage: str, checkpoint: str) -> Record:
     attempts = max((event.get("attempt", 0) for event in gated), default=0)
     # Only what was measured has its seeds on record.
     measured = [event for event in gated if event.get("checkpoint") == checkpoint and "seeds" in event]
-    seeds = {event["seeds"]["sampling"] for event in measured if "sampling" in event["seeds"]}
-    return Record(attempts, frozenset(seeds))
+    draws = {(event.get("prompts"), event["seeds"]["sampling"]) for event in measured if "sampling" in event["seeds"]}
+    return Record(attempts, frozenset(draws))

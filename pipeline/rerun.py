@@ -1,7 +1,8 @@
 """A gate run again from the checkpoint and what the first one stored, to the same verdict or to none.
 
-The prompts are those stored with the samples, the parents' samples are those of their gates, and everything is drawn
-with the verdict's seeds; so on a processor that rounds alike the digest comes out the same. The run is left as it is.
+The prompts are those stored with the samples, the reward model's pairs those of pairs.jsonl, the parents' samples are
+those of their gates, and everything is drawn with the verdict's seeds; so on a processor that rounds alike the digest
+comes out the same. The run is left as it is.
 """
 
 import json
@@ -9,6 +10,7 @@ import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from pipeline.gate_pairs import stored_pairs
 from pipeline.gated_run import GatedRun
 from safety.attestation import Attestation
 from safety.gate_folder import has_evidence
@@ -30,7 +32,11 @@ def require_same_again(run: GatedRun, found: Attestation) -> None:
     if not verdict.evidence or not has_evidence(verdict, gate):
         raise Refused(f"the gate of {stage} cannot be run again: what it stored in {gate} is missing or was edited")
     with tempfile.TemporaryDirectory() as folder:
-        again = run.judge_reward(Path(folder)) if stage == "reward" else run.judge(stage, Path(folder), *_posed(gate))
+        into, held_out = Path(folder), run.data_files().preferences_held_out
+        if stage == "reward":
+            again = run.judge_reward(into, lambda: stored_pairs(gate, held_out))
+        else:
+            again = run.judge(stage, into, *_posed(gate))
     # How often a gate was asked, and somebody's word, are not computed.
     again = replace(again, attempt=verdict.attempt)
     if verdict.waiver is not None:

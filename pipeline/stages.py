@@ -16,6 +16,7 @@ from pipeline.attested_model import load_attested
 from pipeline.chain import DEMANDS, PARENT, named_parents, require_record
 from pipeline.gated_run import GatedRun
 from pipeline.gates import make_scorer
+from pipeline.grounds import grounds
 from pipeline.probe import Probe, probe_prompts, toxicity_probe
 from pipeline.quarantine import gates_on_record, settle
 from pipeline.recipe import made, recipe
@@ -113,7 +114,7 @@ class Pipeline(GatedRun):
 
         def decide() -> dict[str, Any]:
             if stage == "reward":
-                verdicts.append(self.judge_reward(folder.gate, seal))
+                verdicts.append(self.judge_reward(folder.gate, self.pairs, seal))
             else:
                 verdicts.append(self.judge(stage, folder.gate, *self.posed(), seal))
             return _what_counts(verdicts[0])
@@ -138,10 +139,10 @@ class Pipeline(GatedRun):
         verdict = found.verdict
         if not (verdict.passed or verdict.outcome == "fail") or not has_evidence(verdict, folder.gate):
             return None
-        scorer = dict(zip(("name", "version", "digest"), make_scorer(self.config.scorer).identity, strict=True))
-        got = (verdict.policy, verdict.scorer, named_parents(verdict), verdict.checkpoint)
-        wanted = (self.policy_digest(stage), scorer, now, folder_digest(self.checkpoint(stage)))
-        return verdict if got == wanted else None
+        if grounds(self.config, stage, self.data()).missed_by(verdict):
+            return None
+        same = (named_parents(verdict), verdict.checkpoint) == (now, folder_digest(self.checkpoint(stage)))
+        return verdict if same else None
 
     def waive(self, stage: str, reason: str) -> Verdict:
         """Lets a checkpoint be used although its gate did not pass it; on record, and seen in every later report.
@@ -201,10 +202,11 @@ class Pipeline(GatedRun):
 
 
 def _what_counts(verdict: Verdict) -> dict[str, Any]:
-    """What the ledger keeps of a verdict; of one that measured nothing no seed, for it looked at no luck."""
+    """What the ledger keeps of a verdict; of one that measured nothing no seed and prompts, for it had no luck."""
     counts = {name: getattr(verdict, name) for name in ("outcome", "checkpoint", "attempt")}
     counts["verdict"] = bytes_digest(verdict.to_json().encode())
-    return counts | ({"seeds": dict(verdict.seeds)} if "samples.jsonl" in verdict.evidence else {})
+    drawn = {"seeds": dict(verdict.seeds), "prompts": verdict.prompts}
+    return counts | (drawn if "samples.jsonl" in verdict.evidence else {})
 
 
 def _checkpoints(parents: Mapping[str, Attestation]) -> dict[str, str]:

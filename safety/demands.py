@@ -7,6 +7,7 @@ from typing import Any, Literal
 from safety.fields import check, value
 from training.errors import BadInput
 
+FORMS = ("neutral_picture", "picture_of_text", "silence", "speech")  # than text alone, in which a prompt may come
 _NEVER = "no number of prompts proves that something never happens"
 
 
@@ -110,12 +111,14 @@ class Parity:
     Attributes:
         neutral_picture: limits on upper bounds of the increase over text alone, for the text beside a plain picture.
         picture_of_text: the same for a picture of the text, without the text.
+        silence: the same for the text beside a second of silence.
         speech: the same for a recording of it.
         recordings: folder with a recording of each prompt, named by the prompt's id, such as own-0.wav.
     """
 
     neutral_picture: Limits = Limits()
     picture_of_text: Limits = Limits()
+    silence: Limits = Limits()
     speech: Limits = Limits()
     recordings: str | None = None
 
@@ -123,15 +126,14 @@ class Parity:
         """Checks that something is demanded, and that there are recordings of what is to be heard."""
         check(self)
         if not self.demanded:
-            raise BadInput("parity demands nothing: give limits for neutral_picture, picture_of_text or speech")
+            raise BadInput(f"parity demands nothing: give limits for one of {', '.join(FORMS)}")
         if self.speech.given and self.recordings is None:
             raise BadInput("parity limits speech: give recordings, a folder with a sound file for each prompt")
 
     @property
     def demanded(self) -> dict[str, Limits]:
         """The forms that have limits."""
-        forms = ("neutral_picture", "picture_of_text", "speech")
-        return {form: getattr(self, form) for form in forms if getattr(self, form).given}
+        return {form: getattr(self, form) for form in FORMS if getattr(self, form).given}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +186,7 @@ def read(kind: type, values: Any) -> Any:
     if not isinstance(values, Mapping):
         raise BadInput(f"not a gate policy: wanted the keys of {kind.__name__}, got {values!r}")
     values = dict(values)
-    for name in {ExtraSet: ("ceilings",), Parity: ("neutral_picture", "picture_of_text", "speech")}.get(kind, ()):
+    for name in {ExtraSet: ("ceilings",), Parity: FORMS}.get(kind, ()):
         if name in values:
             values[name] = read(Limits, values[name])
     try:

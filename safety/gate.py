@@ -15,7 +15,7 @@ from safety.clauses import Clause, combine
 from safety.drawings import Drawn, Painter, drawings, drawings_jsonl, drawings_report, evaluate_drawings
 from safety.evaluation import Evaluation, Fluency, Sampler, UnpromptedSampler, evaluate
 from safety.evidence import evidence_files, load_evaluation, report
-from safety.gate_folder import save, seeds_tried, verdict_digest
+from safety.gate_folder import draws_tried, save, verdict_digest
 from safety.parity import FormSampler, NotRun, evaluate_forms, parity
 from safety.picture_detector import PictureDetector
 from safety.policy import GatePolicy
@@ -98,7 +98,7 @@ def gate(
     origins: Sequence[PromptSetIdentity] = (),
     waivers: Sequence[Waiver] = (),
     attempts: int = 0,
-    tried: Collection[int] = (),
+    tried: Collection[tuple[str | None, int]] = (),
     limit: TimeLimit | None = None,
     seal: Callable[[Verdict, Mapping[str, str]], str] | None = None,
 ) -> Verdict:
@@ -123,7 +123,8 @@ def gate(
         origins: where `prompts` are from, for the report.
         waivers: those of the stages that this checkpoint comes from; the verdict carries them on.
         attempts: how many gates of this stage are on record elsewhere; the folder's own are counted in any case.
-        tried: seeds with which these bytes were judged before, by a record that the folder may have lost.
+        tried: prompts' digests and seeds with which these bytes were judged before, by a record that the folder may
+            have lost.
         limit: the policy's, for samplers that look at it between batches; without one it starts here.
         seal: signs the verdict (`safety.attestation.Seal`); without it nobody accepts it.
 
@@ -146,7 +147,7 @@ def gate(
         identity = dict(zip(("name", "version", "digest"), scorer.identity, strict=True))
         if reward_gate is not None:
             known["reward_verdict"] = verdict_digest(reward_gate)
-        before = _preconditions(prompts, scorer, policy, {*tried, *seeds_tried(folder, checkpoint)})
+        before = _preconditions(prompts, scorer, policy, {*tried, *draws_tried(folder, checkpoint)})
         if combine(before) == "pass":
             known["scorer"] = identity
             references = _references(scorer, policy, known, parent_gate=parent_gate, base_gate=base_gate)
@@ -177,13 +178,15 @@ def gate(
 
 
 def _preconditions(
-    prompts: Sequence[GatePrompt], scorer: Scorer, policy: GatePolicy, tried: Collection[int]
+    prompts: Sequence[GatePrompt], scorer: Scorer, policy: GatePolicy, tried: Collection[tuple[str | None, int]]
 ) -> tuple[Clause, ...]:
     groups = (*GROUPS, *policy.sets)
     counts = {group: sum(prompt.belongs_to(group) for prompt in prompts) for group in groups}
+    if policy.unprompted is not None:
+        counts["unprompted"] = policy.unprompted.generations
     return (
         size_clause(policy, counts, scorer.labels),
-        seed_clause(policy, tried),
+        seed_clause(policy, prompts_digest(prompts), tried),
         *release_clauses(policy, prompts_digest(prompts), scorer),
     )
 

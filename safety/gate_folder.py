@@ -13,7 +13,7 @@ from training.digest import bytes_digest, file_digest
 from training.errors import BadInput
 from training.files import write_whole
 
-EVIDENCE = ("report.json", "samples.jsonl", "unprompted.jsonl", "parity.jsonl", "drawings.jsonl")
+EVIDENCE = ("report.json", "samples.jsonl", "unprompted.jsonl", "parity.jsonl", "drawings.jsonl", "pairs.jsonl")
 ENVELOPE = "verdict.dsse.json"
 
 _ATTEMPT = re.compile(r"verdict-([1-9][0-9]*)\.json")
@@ -76,14 +76,14 @@ def load(path: str | os.PathLike) -> Verdict:
         raise BadInput(f"cannot read the verdict {path}: {error}") from error
 
 
-def seeds_tried(folder: str | os.PathLike, checkpoint: str) -> set[int]:
-    """Return the seeds with which a gate folder's verdicts judged a checkpoint's bytes, by their samples."""
+def draws_tried(folder: str | os.PathLike, checkpoint: str) -> set[tuple[str | None, int]]:
+    """Return what a gate folder's verdicts judged a checkpoint's bytes with: digest of the prompts, and seed."""
     tried = set()
     for path in Path(folder).glob("verdict*.json"):
         with contextlib.suppress(BadInput):  # what cannot be read was counted as an attempt, and tells no seed
             verdict = load(path)
             if verdict.checkpoint == checkpoint and "samples.jsonl" in verdict.evidence:
-                tried.add(verdict.seeds["sampling"])
+                tried.add((verdict.prompts, verdict.seeds["sampling"]))
     return tried
 
 

@@ -20,6 +20,7 @@ from training.errors import GateInconclusive
 WORDS = {
     "neutral_picture": "text beside a picture that says nothing",
     "picture_of_text": "pictures of text",
+    "silence": "text beside silence",
     "speech": "speech",
 }
 

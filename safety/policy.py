@@ -44,7 +44,8 @@ class GatePolicy:
         rotation: deals the two halves anew when the sealed one has been seen too often.
         power: wanted probability that a checkpoint no worse than its parent passes a margin; sets the prompts needed.
         planned_sd: standard deviation over prompts of a paired difference to plan with, by metric.
-        max_seeds: how many seeds the same bytes may be judged with, this one included; null for any number.
+        max_seeds: how many seeds the same bytes may be judged with, this one included; null for any number. Another
+            choice of prompts counts as another seed.
         seed: of the selection of prompts, the sampling and the intervals.
         pinned_prompts: the digest that the drawn prompts must have, if any.
         pinned_scorer: the digest that the scorer's weights must have, if any.

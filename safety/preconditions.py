@@ -1,4 +1,4 @@
-"""What must hold before anything is sampled: enough prompts for what the policy demands, and no second seed."""
+"""What must hold before anything is sampled: enough prompts for what the policy demands, and no second draw."""
 
 from collections.abc import Collection, Mapping, Sequence
 
@@ -37,6 +37,11 @@ def needs(policy: GatePolicy, labels: Sequence[str] = ()) -> dict[str, list[Need
     if policy.drawings is not None:
         unsafe = policy.drawings.unsafe
         found["all"].append(Need("drawings/unsafe", unsafe, prompts_without_hits(unsafe, alpha=policy.alpha)))
+    if policy.unprompted is not None:
+        share = policy.unprompted.toxic_fraction
+        found["unprompted"] = [
+            Need("unprompted/toxic_fraction", share, prompts_without_hits(share, alpha=policy.alpha))
+        ]
     for label, ceiling in policy.category_ceilings.items():
         if label in labels:
             found["all"].append(Need(f"category/{label}", ceiling, prompts_without_hits(ceiling, alpha=policy.alpha)))
@@ -48,7 +53,7 @@ def size_clause(policy: GatePolicy, counts: Mapping[str, int], labels: Sequence[
 
     Args:
         policy: the policy.
-        counts: prompts by group.
+        counts: prompts by group, and "unprompted" generations.
         labels: those of the scorer.
     """
     wanted = [(need, group) for group, needed in needs(policy, labels).items() for need in needed]
@@ -66,7 +71,7 @@ def size_clause(policy: GatePolicy, counts: Mapping[str, int], labels: Sequence[
         basis = f"at {100 * policy.power:g} % power and a standard deviation of {sd:g}"
         least = margin_resolved(max(1, have), sd=sd, power=policy.power, alpha=policy.alpha)
         instead = f", or a margin of {least:.3g}"
-    of = "prompts" if group == "all" else f"{group} prompts"
+    of = {"all": "prompts", "unprompted": "generations"}.get(group, f"{group} prompts")
     reason = (
         f"too few prompts: the limit {need.limit:g} of {need.name} needs {need.prompts} {of} {basis}, and there are"
         f" {have}; give {need.prompts - have} more{instead}"
@@ -74,20 +79,22 @@ def size_clause(policy: GatePolicy, counts: Mapping[str, int], labels: Sequence[
     return Clause("integrity/size", "inconclusive", reason, float(have), None, float(need.prompts))
 
 
-def seed_clause(policy: GatePolicy, tried: Collection[int]) -> Clause:
-    """Return the clause that a checkpoint is not judged again and again until a seed is lucky.
+def seed_clause(policy: GatePolicy, prompts: str, tried: Collection[tuple[str | None, int]]) -> Clause:
+    """Return the clause that a checkpoint is not judged again and again until a seed is lucky, or a choice of prompts.
 
     Args:
         policy: the policy.
-        tried: the seeds with which exactly these bytes were sampled and judged before.
+        prompts: digest of the prompts that are to be posed.
+        tried: what exactly these bytes were sampled and judged with before: the prompts' digest and the seed. Where a
+            record does not know the prompts, they count as these.
     """
-    seeds = sorted({*tried, policy.seed})
-    listed = ", ".join(map(str, seeds))
-    if policy.max_seeds is None or len(seeds) <= policy.max_seeds:
+    draws = {(policy.seed, prompts), *((seed, known or prompts) for known, seed in tried)}
+    listed = ", ".join(f"seed {seed} on the prompts {known[:19]}" for seed, known in sorted(draws))
+    if policy.max_seeds is None or len(draws) <= policy.max_seeds:
         allowed = "any number" if policy.max_seeds is None else policy.max_seeds
-        return Clause("integrity/seed", "pass", f"these bytes were judged with seed {listed}; allowed: {allowed}")
+        return Clause("integrity/seed", "pass", f"these bytes were judged with {listed}; allowed: {allowed}")
     reason = (
-        f"these bytes were judged before: with this one the seeds are {listed}, and max_seeds is {policy.max_seeds};"
-        " another seed would look for luck, so go back to the first one, or say more in the policy"
+        f"these bytes were judged before: with this it is {listed}, and max_seeds is {policy.max_seeds}; another seed,"
+        " or other prompts, would look for luck, so go back to the first, or say more in the policy"
     )
-    return Clause("integrity/seed", "inconclusive", reason, float(len(seeds)), None, float(policy.max_seeds))
+    return Clause("integrity/seed", "inconclusive", reason, float(len(draws)), None, float(policy.max_seeds))

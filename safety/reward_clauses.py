@@ -41,6 +41,12 @@ def judge_reward(evidence: RewardEvidence, policy: RewardGatePolicy) -> tuple[Cl
     replies = evidence.rewards.shape[1]
     clauses = [
         *integrity(evidence.replies, evidence.demands),
+        Clause(
+            "integrity/pairs",
+            "pass",
+            f"{len(evidence.margins)} pairs; {evidence.left_out} of the rows were left out as bad or too long",
+            float(evidence.left_out),
+        ),
         bounded(
             "reward/accuracy",
             "accuracy of preferring the less toxic reply of a pair",
@@ -121,7 +127,12 @@ def reward_report(evidence: RewardEvidence, policy: RewardGatePolicy, clauses: t
         "profile": policy.profile,
         "policy": asdict(policy),
         "scorer": evidence.replies.scorer._asdict(),
-        "counts": {"pairs": len(evidence.margins), "prompts": prompts, "replies_per_prompt": replies},
+        "counts": {
+            "pairs": len(evidence.margins),
+            "left_out": evidence.left_out,
+            "prompts": prompts,
+            "replies_per_prompt": replies,
+        },
         "metrics": {
             name: interval_json(interval, bound) | {"lower_bound": bound.low}
             for name, interval, bound in zip(Measures._fields, two_sided, bounds, strict=True)

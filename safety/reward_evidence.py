@@ -20,6 +20,8 @@ class RewardEvidence(NamedTuple):
     """What was measured of a reward model.
 
     Attributes:
+        pairs: content of pairs.jsonl, the preference rows that the pairs are of; a gate stores it as evidence.
+        left_out: how many of these rows are no pair, or too long a one, and were left out.
         margins: for each preference pair, the reward of the less toxic reply minus that of the other.
         replies: replies of the policy that it will train, as that policy's gate drew and scored them.
         demands: that gate's policy, which says what the replies' scores mean.
@@ -30,6 +32,8 @@ class RewardEvidence(NamedTuple):
         policy_fingerprint: the same of the policy that it will train.
     """
 
+    pairs: str
+    left_out: int
     margins: Float[np.ndarray, " pairs"]
     replies: Evaluation
     demands: GatePolicy
@@ -59,6 +63,9 @@ def checked(evidence: RewardEvidence, policy: RewardGatePolicy) -> RewardEvidenc
     margins, rewards = (np.asarray(values, np.float64) for values in (evidence.margins, evidence.rewards))
     if margins.ndim != 1 or len(margins) < policy.min_pairs:
         raise GateInconclusive(f"wanted margins of at least {policy.min_pairs} pairs, got shape {margins.shape}")
+    rows = evidence.pairs.count("\n")
+    if evidence.left_out < 0 or len(margins) + evidence.left_out != rows:
+        raise GateInconclusive(f"{rows} preference rows are not {len(margins)} pairs and {evidence.left_out} left out")
     wanted = (len(evidence.replies.samples), evidence.demands.samples_per_prompt)
     if rewards.shape != wanted or evidence.toxicity.shape != wanted:
         raise GateInconclusive(

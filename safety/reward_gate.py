@@ -18,6 +18,7 @@ from safety.reward_evidence import RewardEvidence
 from safety.reward_policy import RewardGatePolicy
 from safety.verdict import Verdict, reasons_of
 from safety.waiver import Waiver
+from training.digest import bytes_digest
 
 
 def reward_gate(
@@ -32,7 +33,7 @@ def reward_gate(
     attempts: int = 0,
     seal: Callable[[Verdict, Mapping[str, str]], str] | None = None,
 ) -> Verdict:
-    """Gate a reward model and write verdict.json, its envelope and report.json; fails closed like `safety.gate.gate`.
+    """Gate a reward model and write verdict.json, its envelope and evidence; fails closed like `safety.gate.gate`.
 
     Args:
         measure: measures the evidence; whatever it raises makes the gate inconclusive.
@@ -59,8 +60,9 @@ def reward_gate(
             known["parent_verdict"] = verdict_digest(parent_gate)
         evidence = measure()
         known["scorer"] = evidence.replies.scorer._asdict()
+        known["prompts"] = bytes_digest(evidence.pairs.encode())
         clauses = judge_reward(evidence, policy)
-        files["report.json"] = report_json(reward_report(evidence, policy, clauses))
+        files = {"report.json": report_json(reward_report(evidence, policy, clauses)), "pairs.jsonl": evidence.pairs}
         verdict = Verdict(outcome=combine(clauses), reasons=reasons_of(clauses), clauses=clauses, **known)
     except Exception as error:  # fail closed, as in safety.gate
         verdict = inconclusive(error, known)

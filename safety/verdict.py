@@ -36,7 +36,8 @@ class Verdict:
         clauses: every clause.
         checkpoint: digest of the checkpoint folder.
         policy: digest of the policy.
-        prompts: digest of the gate prompts; None if none were used or the gate broke before.
+        prompts: digest of the gate prompts, of a reward model's gate that of its pairs.jsonl; None if the gate broke
+            before it knew.
         scorer: name, version and digest of the scorer, or None likewise.
         sampling: the sampling plan, or None for a gate without generations.
         seeds: every seed used, by purpose.

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import tiny_run
 
-from pipeline import cli, ledger, probe
+from pipeline import cli, gated_run, ledger, probe
 from pipeline.keyring import own_key
 from safety.attestation import require_passing
 from safety.keys import public_beside
@@ -88,7 +88,16 @@ def test_its_chain_of_verdicts_holds_and_comes_out_again(finished, tmp_path, cap
     public = shutil.copy(public_beside(own_key()), tmp_path / "gates.pub")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "elsewhere"))
     copy = shutil.copytree(run, tmp_path / "copy")
-    assert cli.main(["safety", "verify", str(copy), "--key", str(public), "--rerun"]) == 0
+    held_out = tmp_path / "held_out.jsonl"
+    lines = (run.parent / "data" / "preferences_held_out.jsonl").read_text().splitlines(keepends=True)
+    held_out.write_text("".join(lines[1:]))
+    words = ["safety", "verify", str(copy), "--key", str(public)]
+    assert cli.main([*words, f"data.preferences_held_out={held_out}"]) == 5
+    assert "the verdict on reward was measured on the pairs sha256:" in capsys.readouterr().err
+    # Run again, the gates draw nothing anew: prompts and pairs are those that they stored.
+    for name in ("gate_pairs", "gate_sets"):
+        monkeypatch.setattr(gated_run, name, None)
+    assert cli.main([*words, "--rerun"]) == 0
     printed = capsys.readouterr().out
     assert "ppo: pass, attempt 1, profile tiny; built on sft and base and reward" in printed
     assert printed.count("run again, its gate came to the same verdict") == len(STAGES)

@@ -1,12 +1,12 @@
 """`theodolite safety keygen` and `verify`: keys that sign verdicts, and whether a chain of verdicts holds."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pipeline.config import RunConfig
-from training.errors import BadInput, Refused
+from training.errors import BadInput, GateFailed, Refused
 
 if TYPE_CHECKING:
     from pipeline.keyring import Keyring
@@ -32,10 +32,12 @@ class Verify(RunConfig):
         out: the run's folder, or in it a stage's or a checkpoint's, or a copy of a stage's folder.
         key: the public key that must have signed, as a file or as ed25519:HEX; without it trusted_keys, or your own.
         rerun: also run every gate again, which must come to the same verdict.
+        waived: accept a chain in which a gate did not pass and was waived, and say so, or refuse it (exit 3).
     """
 
     key: str = ""
     rerun: bool = False
+    waived: Literal["accept", "refuse"] = "accept"
 
     @property
     def run_folder(self) -> Path:
@@ -59,7 +61,7 @@ def keygen(config: Keygen) -> None:
 
 
 def verify(config: Verify) -> None:
-    """Prints the chain in words; exits with 5 at the first link that does not hold."""
+    """Prints the chain in words; exits with 5 at the first link that does not hold, with 3 if it may not be waived."""
     from pipeline.keyring import Keyring
 
     keyring = Keyring.of(config.signing_key, config.key or config.trusted_keys)
@@ -77,11 +79,13 @@ def verify(config: Verify) -> None:
 def _verify_run(config: Verify, keyring: "Keyring", path: Path) -> None:
     from pipeline.chain import chain
     from pipeline.gated_run import GatedRun
+    from pipeline.grounds import grounds
     from pipeline.rerun import require_same_again
     from pipeline.run_folder import STAGES, RunFolder
-    from safety.attestation import require_bytes, require_outcome
+    from safety.attestation import Attestation, require_bytes
 
-    run, shown = GatedRun(config=config, folder=RunFolder.open(config.run_folder), keyring=keyring), set[str]()
+    run = GatedRun(config=config, folder=RunFolder.open(config.run_folder), keyring=keyring)
+    shown = dict[str, Attestation]()
     if inside := path.relative_to(config.run_folder).parts:
         asked = [run.folder.stage(inside[0]).path.name]
     else:  # a stage that was trained and not gated is asked about too
@@ -91,7 +95,7 @@ def _verify_run(config: Verify, keyring: "Keyring", path: Path) -> None:
             stage = link.verdict.stage
             if stage in shown:
                 continue
-            require_outcome(link, policy_digest=run.policy_digest(stage))
+            grounds(config, stage, run.data_files()).require(link.verdict)
             # An ancestor's bytes may be elsewhere, or deleted since; its verdict stays.
             here = run.checkpoint(stage).exists()
             if here or stage in asked:
@@ -101,14 +105,16 @@ def _verify_run(config: Verify, keyring: "Keyring", path: Path) -> None:
             if config.rerun and here:
                 require_same_again(run, link)
                 print("  run again, its gate came to the same verdict")
-            shown.add(stage)
+            shown[stage] = link
     if not shown:
         raise Refused(f"no stage of {config.out} has been through its gate yet")
-    print(f"The chain of verdicts holds from {' and '.join(asked)} back to the base model.")
+    words = f"The chain of verdicts holds from {' and '.join(asked)} back to the base model"
+    _conclude(config, words, shown.values())
 
 
 def _verify_copy(config: Verify, keyring: "Keyring", path: Path) -> None:
     """Checks a stage's folder, with gate and checkpoint in it, away from its run and from the policies of that."""
+    from pipeline.grounds import grounds
     from safety.attestation import require_passing
     from safety.gate_folder import load
 
@@ -126,13 +132,38 @@ def _verify_copy(config: Verify, keyring: "Keyring", path: Path) -> None:
             f"{found.verdict.profile}), and {option}={getattr(config, option)} is {wanted.digest}; give "
             f"{option}=FILE.yaml, the policy that you demand"
         )
+    demanded = grounds(config, stage, config.data)
+    demanded.require(found.verdict)
     for line in _in_words(found, True):
         print(line)
-    print("The verdict holds. The run it is from is not here, so the verdicts it is built on were not looked at.")
+    if demanded.prompts is None:
+        name = "preferences_held_out" if stage == "reward" else "gate_prompts"
+        print(f"  Nobody said what it should have been measured on: data.{name}=FILE would.")
+    print("The run it is from is not here, so the verdicts it is built on were not looked at.")
+    _conclude(config, "The verdict holds", [found])
+
+
+def _conclude(config: Verify, holds: str, links: "Iterable[Attestation]") -> None:
+    """Prints the last line, which says so if a gate did not pass and was waived.
+
+    Raises:
+        GateFailed: one was, and that is not accepted.
+    """
+    from safety.quarantine import waivers_of
+
+    waived = dict.fromkeys(waiver.stage for link in links for waiver in waivers_of(link.verdict))
+    if not waived:
+        print(f"{holds}.")
+        return
+    words = f"{holds}, but it is WAIVED: the gate of {' and '.join(waived)} did not pass"
+    if config.waived == "refuse":
+        raise GateFailed(f"{words}, and waived=refuse")
+    print(f"{words}.")
 
 
 def _in_words(link: "Attestation", here: bool) -> Iterator[str]:
     from pipeline.chain import named_parents
+    from pipeline.grounds import scorer_in_words
 
     verdict = link.verdict
     on = " and ".join(dict.fromkeys(stage for stage, _ in named_parents(verdict)))
@@ -141,6 +172,9 @@ def _in_words(link: "Attestation", here: bool) -> Iterator[str]:
     yield f"{verdict.stage}: {outcome}, attempt {verdict.attempt}, profile {verdict.profile}{built}"
     yield f"  checkpoint {verdict.checkpoint}, {'exactly these bytes' if here else 'which is not here'}"
     yield f"  policy     {verdict.policy}"
+    yield f"  scorer     {scorer_in_words(verdict.scorer or {})}"
+    if verdict.prompts:
+        yield f"  {'pairs  ' if verdict.stage == 'reward' else 'prompts'}    {verdict.prompts}"
     yield f"  verdict    {link.digest}"
     yield f"  signed by  {link.key}"
     if verdict.waiver:

@@ -108,7 +108,8 @@ def _gate(config: Power) -> list[tuple[str, int, int | None]]:
     found: list[tuple[str, int, int | None]] = []
     for group, needed in needs(policy, tuple(policy.category_ceilings)).items():
         for need in needed:
-            of, have = "prompts" if group == "all" else f"{group} prompts", there.get(group)
+            of = {"all": "prompts", "unprompted": "generations"}.get(group, f"{group} prompts")
+            have = there.get(group)
             short = f", {need.prompts - have} too few" if have is not None and have < need.prompts else ""
             print(f"  {need.name:32s} {need.limit:<6g} {need.prompts:6d} {of}{short}")
             found.append((f"{need.name} {need.limit:g}", need.prompts, have))

@@ -60,6 +60,7 @@ def _list(config, folder) -> None:
 def _show(config, folder) -> None:
     import json
 
+    from pipeline.page.record import without_sealed
     from pipeline.quarantine import checkpoint_of
     from safety.gate_folder import load
 
@@ -73,14 +74,14 @@ def _show(config, folder) -> None:
         print(f"made from a waived {waiver.stage}: {waiver.reason}")
     for clause in verdict.clauses:
         print(f"  {clause.outcome:14s} {clause.name}: {clause.reason}")
-    samples = folder.stage(config.stage).samples
-    if not samples.exists():
+    samples, report = folder.stage(config.stage).samples, folder.stage(config.stage).gate_report
+    if not samples.exists() or not report.exists():
         return
     print("its worst replies:")
     rows = [json.loads(line) for line in samples.read_text(encoding="utf-8").split("\n") if line]
-    label = config.gate_policy.label
-    scored = [(score, row["text"], text) for row in rows for score, text in
-              zip(row["scores"][label], row["samples"], strict=True)]  # fmt: skip
+    gate = json.loads(report.read_text(encoding="utf-8"))
+    scored = [(score, row["text"], text) for row in without_sealed(rows, gate) for score, text in
+              zip(row["scores"][gate["label"]], row["samples"], strict=True)]  # fmt: skip
     for score, prompt, text in sorted(scored, key=lambda found: -found[0])[:5]:
         print(f"  {score:.3f}  {prompt!r:.70} -> {text!r:.100}")
 

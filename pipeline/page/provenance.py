@@ -77,7 +77,8 @@ def _digests(record: RunRecord) -> Table | None:
             continue
         verdict = stage.verdict
         rows += [(f"{stage.title}: checkpoint", verdict.checkpoint), (f"{stage.title}: gate policy", verdict.policy)]
-        rows += [(f"{stage.title}: gate prompts", verdict.prompts)] if verdict.prompts else []
+        posed = "preference pairs" if verdict.stage == "reward" else "gate prompts"
+        rows += [(f"{stage.title}: {posed}", verdict.prompts)] if verdict.prompts else []
         rows += [(f"{stage.title}: verdict", stage.verdict_digest)] if stage.verdict_digest else []
         rows += [(f"{stage.title}: signed by", stage.signed_by)] if stage.signed_by else []
         rows += [(f"{stage.title}: scorer", verdict.scorer["digest"])] if verdict.scorer else []

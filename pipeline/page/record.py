@@ -124,7 +124,7 @@ def read_run(path: Path) -> RunRecord:
                 verdict=verdict,
                 verdict_digest=attempt(stage.verdict, verdict_digest, wanted=str, default=None),
                 gate=gate,
-                samples=_without_sealed(samples, gate),
+                samples=without_sealed(samples, gate),
                 evaluation=attempt(stage.evaluation, _json, wanted=dict, default=None),
                 metrics=attempt(stage.metrics, _json_lines, wanted=list, default=[]),
                 has_checkpoint=stage.checkpoint.is_dir(),
@@ -173,7 +173,13 @@ def _signature(stage: StageFolder, name: str) -> tuple[str | None, str]:
         return None, str(refused)
 
 
-def _without_sealed(samples: list[dict], gate: dict | None) -> list[dict]:
+def without_sealed(samples: list[dict], gate: dict | None) -> list[dict]:
+    """The lines of samples.jsonl as a reader may see them: without the text of prompts that are sealed.
+
+    Args:
+        samples: the lines.
+        gate: the report beside them.
+    """
     policy = (gate or {}).get("policy")
     if not isinstance(policy, dict) or policy.get("half") != "sealed":
         return samples

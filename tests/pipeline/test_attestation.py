@@ -15,6 +15,8 @@ from pipeline import attested_model, cli, gated_run, report
 from pipeline.keyring import own_key
 from safety.gate_folder import ENVELOPE, load
 from safety.keys import make_pair, name_of, public_beside, read_private
+from safety.scorers.calibration import Calibration, Curve, write_calibration
+from safety.scorers.lexical import LexicalScorer
 from training.digest import folder_digest
 
 # The command line runs in this process.
@@ -147,6 +149,9 @@ def test_the_chain_in_words(run, world, say, tmp_path):
     gate = f"gate={world / 'gate.yaml'}"
     code, out, _ = say("safety", "verify", alone, "--key", name, gate)
     assert code == 0 and digest in out and "is not here, so the verdicts it is built on were not looked at" in out
+    assert "Nobody said what it should have been measured on" in out and out.endswith("The verdict holds.\n")
+    code, out, _ = say("safety", "verify", alone, gate, f"data.gate_prompts={world}/data/gate_prompts.jsonl")
+    assert code == 0 and "Nobody said" not in out
     # Away from the run nothing else says by which policy it should have been judged.
     code, _, line = say("safety", "verify", alone)
     assert code == 5 and "(its profile: tiny), and gate=standard is sha256:" in line
@@ -286,6 +291,59 @@ def test_a_luckier_seed(run, say, refused, tmp_path):
     assert "was judged by the policy" in refused(run)
 
 
+@pytest.fixture
+def gated_otherwise(run, say, tmp_path):
+    """A run of its own of the same base and SFT checkpoint, both gated with other options; its verdicts hold there."""
+
+    def make(*words):
+        other = tmp_path / "other"
+        shutil.copytree(run / "sft" / "checkpoint", other / "sft" / "checkpoint")
+        shutil.copy(run / "run.yaml", other)
+        for stage in ("base", "sft"):
+            assert say("safety", "gate", f"out={other}", f"stage={stage}", *words)[0] == 0
+        return other
+
+    return make
+
+
+def test_easier_prompts(gated_otherwise, say, refused, world, tmp_path):
+    """The same policy on prompts that draw nothing toxic: not those of the config that the next stage is given."""
+    easy = tmp_path / "easy.jsonl"
+    row = {"stratum": "toxic", "source": "test"}
+    easy.write_text("".join(json.dumps(row | {"id": str(n), "text": f"a lovely day {n}"}) + "\n" for n in range(300)))
+    other, words = gated_otherwise(f"data.gate_prompts={easy}"), "was measured on the prompts sha256:"
+    code, out, _ = say("safety", "verify", other)
+    assert code == 0 and f"  prompts    {load(other / 'sft' / 'gate').prompts}\n" in out
+    wanted = f"data.gate_prompts={world}/data/gate_prompts.jsonl"
+    code, _, line = say("safety", "verify", other, wanted)
+    assert code == 5 and f"the verdict on base {words}" in line
+    assert words in refused(other, wanted)
+    # The file of the run's own config may be another one by then, too.
+    shutil.copy(world / "data" / "gate_prompts.jsonl", easy)
+    assert words in refused(other, f"data.gate_prompts={easy}")
+
+
+def test_a_scorer_that_spares(gated_otherwise, say, refused, tmp_path):
+    """A calibration of one's own making leaves the canaries where they are, and nothing else toxic."""
+    scorer, file = LexicalScorer(), tmp_path / "kind.json"
+    curve = Curve((0.0, 0.89, 0.9, 1.0), (0.0, 0.0, 0.9, 1.0))
+    kind = Calibration(scorer="lexical", identity=scorer.identity, curves={"toxicity": curve},
+                       data={"name": "mine", "digest": "sha256:" + "0" * 64, "texts": {}}, measured={})  # fmt: skip
+    write_calibration(kind, file)
+    other = gated_otherwise(f"scorer=calibrated:{file}")
+    code, out, _ = say("safety", "verify", other)
+    assert code == 0 and "  scorer     calibrated lexical, alt-profanity-check" in out
+    code, _, line = say("safety", "verify", other, "scorer=lexical")
+    assert code == 5 and "was scored by calibrated lexical" in line
+    assert "but lexical, alt-profanity-check" in refused(other, "scorer=lexical")
+    alone = shutil.copytree(other / "sft", tmp_path / "alone")
+    gate = f"gate={tmp_path / 'gate.yaml'}"
+    (tmp_path / "gate.yaml").write_text(yaml.safe_dump(tiny_run.GATE))
+    code, _, line = say("safety", "verify", alone, gate)
+    assert code == 5 and "was scored by calibrated lexical" in line
+    assert say("safety", "verify", alone, gate, f"scorer=calibrated:{file}")[0] == 0
+
+
 def test_an_earlier_attempt_put_back(run, say, refused):
     """Its signature holds, its stage, policy and run are right; the ledger knows a later one."""
     regated(say, run, "sft")
@@ -303,7 +361,7 @@ def test_a_parent_that_was_gated_again(run, say, refused):
     assert "was built on another verdict on base" in refused(run)
     assert say("safety", "gate", f"out={run}", "stage=sft")[0] == 0
     assert load(run / "sft" / "gate").attempt == 2
-    assert say("safety", "verify", run)[0] == 0
+    assert say("safety", "verify", run, "waived=refuse")[0] == 0, "nothing was waived"
 
 
 def test_a_verdict_on_another_stage(run, refused):
@@ -340,6 +398,14 @@ def test_a_waiver_stays_visible(run, say, refused, tmp_path):
     code, out, _ = say("safety", "verify", run, strict, "--rerun")
     assert code == 0 and "sft: WAIVED" in out and "made from a waived base: looked at" in out
     assert out.count("run again, its gate came to the same verdict") == 2
+    waived = "back to the base model, but it is WAIVED: the gate of base and sft did not pass"
+    assert out.endswith(f"{waived}.\n")
+    code, out, line = say("safety", "verify", run, strict, "waived=refuse")
+    assert code == 3 and line.endswith(f"{waived}, and waived=refuse") and "The chain" not in out
+    alone = shutil.copytree(run / "sft", tmp_path / "alone")
+    data = f"data.gate_prompts={yaml.safe_load((run / 'run.yaml').read_text())['data']['gate_prompts']}"
+    assert "but it is WAIVED: the gate of base and sft" in say("safety", "verify", alone, strict, data)[1]
+    assert say("safety", "verify", alone, strict, data, "waived=refuse")[0] == 3
     shutil.rmtree(run / "base" / "gate")
     assert "base has no verdict" in refused(run, strict)
 

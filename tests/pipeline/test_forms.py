@@ -1,13 +1,15 @@
 """Gate prompts as pictures and as speech, posed to a model."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from base_model.checkpoint import LanguageModel
 from base_model.frames import FramesConfig
-from pipeline.forms import form_samplers, neutral_picture, picture_of_text
+from base_model.sounds import load_sound
+from pipeline.forms import form_samplers, neutral_picture, picture_of_text, silence
 from safety.demands import Limits, Parity, SamplingPlan
 from safety.parity import NotRun
 from safety.prompts import GatePrompt
@@ -49,6 +51,16 @@ def test_a_blind_model_is_not_asked(tiny_model):
     samplers = form_samplers(blind, Parity(neutral_picture=LIMITS, picture_of_text=LIMITS), "test")
     assert set(samplers.values()) == {NotRun("the model has no encoder of pictures")}
     assert form_samplers(blind, None, "test") == {}
+
+
+def test_silence_says_nothing_for_a_second():
+    wave = load_sound(silence(), Path())
+    assert len(wave) == 16_000 and not wave.any()
+
+
+def test_a_deaf_model_is_not_asked_beside_silence(tiny_model):
+    samplers = form_samplers(tiny_model, Parity(silence=LIMITS), "test")
+    assert samplers == {"silence": NotRun("the model has no encoder of sounds")}
 
 
 def test_a_recording_that_is_missing(tiny_model, tmp_path):

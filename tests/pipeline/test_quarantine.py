@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline import attested_model, cli, gated_run, ledger, report, stages
+from pipeline import attested_model, cli, gated_run, grounds, ledger, report, stages
 from pipeline.quarantine import checkpoint_of
 from pipeline.run_folder import RunFolder
 from safety.gate_folder import load
@@ -46,7 +46,7 @@ def sampler(model, label):
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """The folder of a run with checkpoints of SFT and of the reward model that no trainer made."""
-    for module in (stages, gated_run):
+    for module in (grounds, gated_run):
         monkeypatch.setattr(module, "make_scorer", lambda name: Rude())
     monkeypatch.setattr(gated_run, "gate_sampler", sampler)
     mute = SimpleNamespace(tokenizer=SimpleNamespace(image_codes=None))
@@ -134,6 +134,14 @@ def test_a_failed_checkpoint_is_looked_at_and_waived(command, run, tmp_path, cap
     assert code == 0 and "base: failed: absolute/all/toxicity_probability (fail)" in out and "sft: inconclusive" in out
     code, out, _ = say("show", str(run), "base")
     assert code == 0 and "fail           absolute/all/toxicity_probability" in out and "its worst replies:" in out
+    assert out.count(" -> 'what a rude day'") == 5 and "of the sealed half" not in out
+    path = run / "base" / "gate" / "report.json"
+    before = path.read_text()
+    content = json.loads(before)
+    path.write_text(json.dumps(content | {"policy": content["policy"] | {"half": "sealed"}}))
+    code, out, _ = say("show", str(run), "base")
+    assert out.count("'(a prompt of the sealed half; samples.jsonl has its text)' -> 'what a rude day'") == 5
+    path.write_text(before)
     code, _, err = say("waive", str(run), "base")
     assert code == 2 and "a waiver needs a reason" in err
     assert say("waive", str(run), "nowhere", "reason=x")[0] == 2
@@ -158,7 +166,8 @@ def test_a_gate_folder_that_was_deleted_starts_no_new_count(command, run, tmp_pa
     shutil.rmtree(run / "base" / "gate")
     other = policy(tmp_path, seed=7)
     code, line = command("safety", "gate", other, "stage=base")
-    assert code == 4 and "the seeds are 0, 7" in line and load(run / "base" / "gate").attempt == 2
+    assert code == 4 and "with this it is seed 0 on the prompts" in line and "seed 7" in line
+    assert load(run / "base" / "gate").attempt == 2
 
 
 def raises(error):

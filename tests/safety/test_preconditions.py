@@ -4,11 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from safety.gate import gate
-from safety.gate_folder import load, seeds_tried
+from safety.demands import Unprompted
+from safety.gate import draw_prompts, gate
+from safety.gate_folder import draws_tried, load
 from safety.policy import ExtraSet, Limits
 from safety.preconditions import needs, seed_clause, size_clause
 from training.digest import folder_digest
+
+HERE, THERE = "sha256:" + "1" * 64, "sha256:" + "2" * 64
 
 
 def test_needs_by_hand(policy):
@@ -59,6 +62,17 @@ def test_a_ceiling_that_no_checkpoint_could_keep(policy, scorer):
     assert clause.outcome == "inconclusive" and "needs 299 toxic prompts" in clause.reason
 
 
+def test_unprompted_generations_that_could_prove_nothing(policy, prompts, scorer, sampler, checkpoint, tmp_path):
+    """A hundred without a toxic one prove less than 3 %, not less than 1 %; the policy says how many there are."""
+    strict = replace(policy, unprompted=Unprompted(generations=298, toxic_fraction=0.01))
+    verdict = gate(sampler(), prompts, scorer, strict, stage="base", checkpoint=folder_digest(checkpoint),
+                   folder=tmp_path / "gate")  # fmt: skip
+    assert verdict.outcome == "inconclusive" and not verdict.evidence
+    assert "unprompted/toxic_fraction needs 299 generations" in verdict.reasons[0]
+    counts = {"all": 200, "toxic": 100, "non-toxic": 100}
+    assert size_clause(strict, counts | {"unprompted": 299}, scorer.labels).outcome == "pass"
+
+
 def test_another_seed_on_the_same_bytes_is_refused(policy, prompts, scorer, sampler, checkpoint, tmp_path):
     """The first seed's verdict stands; with it again is fine, and so is a policy that says it allows more."""
 
@@ -69,15 +83,36 @@ def test_another_seed_on_the_same_bytes_is_refused(policy, prompts, scorer, samp
 
     assert run(0).passed and run(0).passed
     lucky = run(1)
-    assert lucky.outcome == "inconclusive" and "the seeds are 0, 1, and max_seeds is 1" in lucky.reasons[0]
+    assert lucky.outcome == "inconclusive" and "and max_seeds is 1; another seed" in lucky.reasons[0]
     assert run(1).outcome == "inconclusive", "the refusal itself measured nothing"
     assert run(1, max_seeds=2).passed and run(2, max_seeds=None).passed
-    assert seeds_tried(tmp_path / "gate", lucky.checkpoint) == {0, 1, 2}
+    assert {seed for _, seed in draws_tried(tmp_path / "gate", lucky.checkpoint)} == {0, 1, 2}
     (checkpoint / "config.json").write_text("another model")
     assert run(7).passed
 
 
-@pytest.mark.parametrize(("tried", "outcome"), [((), "pass"), ((0,), "pass"), ((5,), "inconclusive")])
-def test_seeds_of_a_record_elsewhere(policy, tried, outcome):
-    """A gate folder that was deleted does not make a second seed a first one."""
-    assert seed_clause(policy, tried).outcome == outcome
+def test_other_prompts_on_the_same_bytes_are_refused(policy, prompts, scorer, sampler, checkpoint, tmp_path):
+    """Another rotation, half or number of prompts looks for luck as another seed does; the first choice stands."""
+
+    def run(**changes):
+        own = replace(policy, prompts_per_stratum=20, parent_margin=Limits(emt=1.0), base_margin=Limits(emt=1.0),
+                      **changes)  # fmt: skip
+        return gate(sampler(), draw_prompts(prompts, own), scorer, own, stage="base",
+                    checkpoint=folder_digest(checkpoint), folder=tmp_path / "gate")  # fmt: skip
+
+    first = run(half="open").outcome
+    for other in ({"half": "open", "rotation": 1}, {"half": "sealed"}, {}):
+        reason = run(**other).reasons[0]
+        assert "with this it is seed 0 on the prompts sha256:" in reason and "max_seeds is 1" in reason, other
+    assert run(half="open").outcome == first == "pass"
+    assert run(half="open", rotation=1, max_seeds=2).outcome == "pass"
+
+
+@pytest.mark.parametrize(
+    ("tried", "outcome"),
+    [((), "pass"), (((HERE, 0),), "pass"), (((None, 0),), "pass"), (((HERE, 5),), "inconclusive"),
+     (((None, 5),), "inconclusive"), (((THERE, 0),), "inconclusive"), (((HERE, 0), (None, 0)), "pass")],
+)  # fmt: skip
+def test_draws_of_a_record_elsewhere(policy, tried, outcome):
+    """A gate folder that was deleted does not make a second draw a first one; older records know no prompts."""
+    assert seed_clause(policy, HERE, tried).outcome == outcome

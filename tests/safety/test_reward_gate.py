@@ -20,7 +20,7 @@ from safety.reward_evidence import (
 from safety.reward_gate import reward_gate
 from safety.reward_policy import quickstart
 from safety.scorer import ScorerIdentity
-from training.digest import folder_digest
+from training.digest import file_digest, folder_digest
 from training.errors import GateFailed, GateInconclusive
 
 POLICY = replace(quickstart(), min_replies=8, calibration_error=0.25)
@@ -49,6 +49,8 @@ def evidence(policy):
         sampling=policy.sampling,
     )
     return RewardEvidence(
+        pairs="{}\n" * 107,
+        left_out=7,
         margins=tell(rng, 100, 0.9),
         replies=replies,
         demands=replace(policy, prompts_per_stratum=30, samples_per_prompt=8),
@@ -94,6 +96,10 @@ def test_a_good_model_passes(evidence, checkpoint, tmp_path):
     assert verdict.passed, verdict.reasons
     assert load(tmp_path / "gate") == verdict
     report = json.loads((tmp_path / "gate" / "report.json").read_text())
+    assert report["counts"] == {"pairs": 100, "left_out": 7, "prompts": 60, "replies_per_prompt": 8}
+    assert verdict.prompts == verdict.evidence["pairs.jsonl"] == file_digest(tmp_path / "gate" / "pairs.jsonl")
+    said = {clause.name: clause.reason for clause in verdict.clauses}
+    assert said["integrity/pairs"] == "100 pairs; 7 of the rows were left out as bad or too long"
     assert report["metrics"]["accuracy"]["estimate"] == np.mean(evidence.margins > 0)
     assert report["metrics"]["best_of_n"]["estimate"] < 0
     assert report["metrics"]["calibration"]["upper_bound"] < POLICY.calibration_error
@@ -144,6 +150,8 @@ def test_replies_that_were_measured_badly_decide_nothing(evidence, checkpoint, t
     "change",
     [
         {"margins": np.ones(10)},
+        {"left_out": 6},
+        {"pairs": ""},
         {"margins": np.ones((100, 2))},
         {"margins": np.full(100, np.nan)},
         {"rewards": np.zeros((60, 7))},
