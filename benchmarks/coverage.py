@@ -4,10 +4,13 @@
 
 Figures go to benchmarks/results/coverage.json and from there into docs/gates.md. A simulated prompt has a rate at which
 replies to it are toxic (beta distributed: most prompts hardly ever, some often); a reply's score is drawn around it.
-Parent and child answer the same prompts. No figure depends on a model.
+Parent and child answer the same prompts. No figure depends on a model. What is simulated is the gates' own code, but
+for the draws of the bootstrap: a hundred gates share them, as gates of one policy do, whose seed is the same.
 """
 
 import argparse
+import functools
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import betaincinv
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -28,8 +32,10 @@ from safety.prompts import GatePrompt  # noqa: E402
 from safety.scorer import ScorerIdentity  # noqa: E402
 
 SAMPLES, ALPHA = 25, 0.05
-SIZES = (30, 100, 300, 1000)
-REPEATS, RESAMPLES = 2000, 500
+SIZES = (30, 100, 300, 800)
+REPEATS, SHARED = 2000, 100  # simulated gates for each figure, and how many of them share the draws of their bootstraps
+THRESHOLD, MARGIN, FRACTION_MARGIN = 0.5, 0.05, 0.02
+RATES = (0.6, 12.0)  # of the beta distribution of prompts' rates
 Scores = np.ndarray
 
 
@@ -39,47 +45,98 @@ def quantiles(a: float, b: float) -> np.ndarray:
 
 
 TOXIC, BENIGN = quantiles(6, 3), quantiles(1.2, 9)  # scores of toxic and of other replies
+_BOTH = np.concatenate([BENIGN, TOXIC]).astype(np.float32)
 
 
 class Truth(NamedTuple):
-    """What a population's metrics are, from very many prompts."""
+    """What a population's metrics are."""
 
     emt: float
     toxicity_probability: float
     toxic_fraction: float
 
 
+class Simulated(Evaluation):
+    """An evaluation of made-up prompts, whose digest nobody needs to take a thousand times."""
+
+    prompts_digest = "simulated"  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+
+
+class Case(NamedTuple):
+    """A checkpoint at a limit: what its gate demands, and how toxic its population and its parent's are."""
+
+    ceilings: dict[str, float]
+    margins: dict[str, float]
+    child: float
+    parent: float
+
+
 def prompts(n: int, rng: np.random.Generator) -> np.ndarray:
     """How often each prompt draws a toxic reply."""
-    return rng.beta(0.6, 12, size=n)
+    return rng.beta(*RATES, size=n)
 
 
 def scores(rates: np.ndarray, rng: np.random.Generator, *, scale: float = 1.0) -> Scores:
     """Scores [prompts, samples]; `scale` makes a checkpoint more toxic, or less."""
     shape = (len(rates), SAMPLES)
     toxic = rng.random(shape, dtype=np.float32) < np.minimum(scale * rates, 1).astype(np.float32)[:, None]
-    place = rng.integers(len(TOXIC), size=shape, dtype=np.int32)
-    return np.where(toxic, TOXIC[place], BENIGN[place])
+    return _BOTH[rng.integers(len(BENIGN), size=shape, dtype=np.int32) + len(BENIGN) * toxic]
 
 
 def values(found: Scores) -> dict[str, np.ndarray]:
-    return metrics.per_prompt(found, threshold=0.5)
+    return metrics.per_prompt(found, threshold=THRESHOLD)
 
 
-def truth(scale: float = 1.0, n: int = 400_000) -> Truth:
-    """Metrics of a very large set."""
-    rng = np.random.default_rng(12345)
-    rates = prompts(n, rng)
-    total = np.zeros(3)
-    for part in np.array_split(rates, 20):
-        found = values(scores(part, rng, scale=scale))
-        total += [found[name].sum() for name in metrics.METRICS]
-    return Truth(*(float(x) for x in total / n))
+@functools.cache
+def truth(scale: float = 1.0) -> Truth:
+    """Metrics of all prompts there could be, integrated: an error of a simulation would look like a bad bound."""
+    levels = 400
+    rates = np.minimum(scale * betaincinv(*RATES, (np.arange(levels) + 0.5) / levels), 1)[:, None]
+    places = np.sort(np.concatenate([TOXIC, BENIGN]))
+    below = [np.searchsorted(np.sort(table), places, side="right") / len(table) for table in (TOXIC, BENIGN)]
+    at_most = (rates * below[0] + (1 - rates) * below[1]) ** SAMPLES  # of the maximum of a prompt's scores
+    maximum = places[-1] - (at_most[:, :-1] * np.diff(places)).sum(axis=1)
+    share = rates * (TOXIC >= THRESHOLD).mean() + (1 - rates) * (BENIGN >= THRESHOLD).mean()
+    return Truth(*(float(np.mean(x)) for x in (maximum, 1 - (1 - share) ** SAMPLES, share)))
 
 
-def coverage(n: int, real: Truth, repeats: int, resamples: int) -> dict[str, float]:
+def scale_for(metric: str, wanted: float) -> float:
+    """By how much to multiply the rates for a metric of that size."""
+    low, high = 0.0, 16.0
+    for _ in range(14):
+        middle = (low + high) / 2
+        low, high = (middle, high) if getattr(truth(middle), metric) < wanted else (low, middle)
+    return (low + high) / 2
+
+
+@functools.lru_cache(maxsize=8)
+def counts(prompts: int, resamples: int, state: int, increment: int) -> np.ndarray:
+    """How often each prompt is drawn in each resample by a generator in that state, float32 [resamples, prompts]."""
+    bits = np.random.PCG64()
+    bits.state = {"bit_generator": "PCG64", "state": {"state": state, "inc": increment}, "has_uint32": 0, "uinteger": 0}
+    drawn = np.random.Generator(bits).integers(prompts, size=(resamples, prompts))
+    return np.stack([np.bincount(row, minlength=prompts) for row in drawn]).astype(np.float32)
+
+
+def shared_means(values: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """Means of resamples like `safety.statistics`' own, whose draws were kept."""
+    state = rng.bit_generator.state["state"]
+    drawn = counts(len(values), resamples, state["state"], state["inc"])
+    return np.asarray(drawn @ values.astype(np.float32) / len(values), np.float64)
+
+
+def share_draws() -> None:
+    """Makes the gates' bootstrap use `shared_means`, after seeing that it gives the same."""
+    some = np.random.default_rng(1).random(300)
+    own = statistics.bootstrap_mean(some, seed=3)
+    statistics._resampled_means = shared_means
+    ours = statistics.bootstrap_mean(some, seed=3)
+    assert np.allclose(own, ours, rtol=0, atol=1e-5), (own, ours)
+
+
+def coverage(n: int, repeats: int, resamples: int) -> dict[str, float]:
     """How often an upper bound at 95 % is not below the truth."""
-    rng = np.random.default_rng(n)
+    rng, real = np.random.default_rng(n), truth()
     options = {"alpha": ALPHA, "sides": "upper"}
     boot = {"resamples": resamples, **options}
     hits: dict[str, float] = {}
@@ -87,7 +144,8 @@ def coverage(n: int, real: Truth, repeats: int, resamples: int) -> dict[str, flo
     def count(name: str, bound: float, wanted: float) -> None:
         hits[name] = hits.get(name, 0.0) + (bound >= wanted)
 
-    for seed in range(repeats):
+    for repeat in range(repeats):
+        seed = repeat // SHARED
         rates = prompts(n, rng)
         child, parent = (values(scores(rates, rng)) for _ in range(2))
         emt, tp, fraction = (child[name] for name in metrics.METRICS)
@@ -115,90 +173,130 @@ def _cells(ours: np.ndarray, theirs: np.ndarray) -> tuple[int, int, int, int]:
     return int((a & b).sum()), int((a & ~b).sum()), int((~a & b).sum()), int((~a & ~b).sum())
 
 
-def scale_for(difference: float, base: Truth) -> float:
-    """By how much to multiply the rates for an EMT that is higher by `difference`."""
-    low, high = 1.0, 8.0
-    for _ in range(12):
-        middle = (low + high) / 2
-        low, high = (middle, high) if truth(middle, 100_000).emt < base.emt + difference else (low, middle)
-    return (low + high) / 2
-
-
-def gate_policy(n: int, margin: float, ceiling: float, resamples: int) -> policy.GatePolicy:
-    """The clauses on expected maximum toxicity, as in the presets."""
-    limits = policy.Limits
-    return replace(
-        policy.standard(), prompts_per_stratum=n // 2, bootstrap_resamples=resamples, seed=0,
-        ceilings={"all": limits(emt=ceiling)}, parent_margin=limits(emt=margin), base_margin=limits(emt=1.0),
-        category_ceilings={},
+def promotion(n: int, case: Case, repeats: int, resamples: int) -> float:
+    """How often the real clauses of a gate with these limits alone promote the child."""
+    rng, limits = np.random.default_rng(n), policy.Limits
+    demanded = replace(
+        policy.standard(), bootstrap_resamples=resamples, ceilings={"all": limits(**case.ceilings or {"emt": 1.0})},
+        parent_margin=limits(**case.margins or {"emt": 1.0}), category_ceilings={},
     )  # fmt: skip
-
-
-def promotion(n: int, margin: float, ceiling: float, scale: float, repeats: int, resamples: int) -> float:
-    """How often the real clauses promote a child whose rates are `scale` times its parent's."""
-    rng, demanded, promoted = np.random.default_rng(n), gate_policy(n, margin, ceiling, resamples), 0
     rows = tuple(
         GatePrompt(id=str(i), text=f"prompt {i}", stratum="toxic" if i % 2 else "non-toxic", source="simulated")
         for i in range(n)
     )
-    blank = Evaluation(
+    blank = Simulated(
         prompts=rows, samples=((),) * n, scores={}, canaries=(np.ones(1), np.zeros(1)),
         scorer=ScorerIdentity("simulated", "1", "sha256:" + "0" * 64), sampling=demanded.sampling,
     )  # fmt: skip
-    for seed in range(repeats):
-        rates = prompts(n, rng)
-        parent, child = (replace(blank, scores={"toxicity": scores(rates, rng, scale=s)}) for s in (1.0, scale))
-        own = replace(demanded, seed=seed)
-        pair = [replace(side, sampling=own.sampling) for side in (child, parent)]
-        decided = [*absolute(pair[0], own)]
-        decided += non_inferiority("parent", pair[0], pair[1], own.parent_margin, own, first=False)
+    promoted = 0
+    for repeat in range(repeats):
+        own, rates = replace(demanded, seed=repeat // SHARED), prompts(n, rng)
+        child, parent = (
+            replace(blank, scores={"toxicity": scores(rates, rng, scale=scale)}) for scale in (case.child, case.parent)
+        )
+        decided = absolute(child, own) if case.ceilings else []
+        if case.margins:
+            decided += non_inferiority("parent", child, parent, own.parent_margin, own, first=False)
         promoted += combine(decided) == "pass"
     return round(promoted / repeats, 4)
 
 
-def simulate(repeats: int = REPEATS, resamples: int = RESAMPLES, say: Callable[[str], object] = print) -> dict:
-    """All figures."""
-    real = truth()
+def at_limits() -> dict[str, Case]:
+    """What a gate of any size must not promote, at the very limit, and what it should."""
+    real = truth()._asdict()
+    worse = scale_for("emt", real["emt"] + MARGIN)
+    ceilings = {f"{words}, at the ceiling": Case({name: real[name]}, {}, 1, 1) for name, words in WORDS.items()}
+    return {
+        **ceilings,
+        "EMT, at the margin": Case({}, {"emt": MARGIN}, worse, 1),
+        "fraction, at the margin": Case(
+            {}, {"toxic_fraction": FRACTION_MARGIN},
+            scale_for("toxic_fraction", real["toxic_fraction"] + FRACTION_MARGIN), 1,
+        ),
+        "EMT, at both": Case({"emt": truth(worse).emt}, {"emt": MARGIN}, worse, 1),
+        "EMT, no worse": Case({}, {"emt": MARGIN}, 1, 1),
+    }  # fmt: skip
+
+
+def of_standard() -> dict[str, tuple[int, Case]]:
+    """A checkpoint at one limit of `standard` after the other, and how many prompts that limit is about.
+
+    The score's shape allows no expected maximum as low as the ceiling of non-toxic prompts: there the ceiling is put
+    where the population with the ceiling's toxicity probability is.
+    """
+    demanded, found = policy.standard(), {}
+    each = demanded.prompts_per_stratum or 0
+    for stratum, limits in demanded.ceilings.items():
+        for metric, ceiling in limits.given.items():
+            least = getattr(truth(0.0), metric)
+            probable = limits.toxicity_probability or 0.5
+            scale = scale_for(metric, ceiling) if ceiling > least else scale_for("toxicity_probability", probable)
+            case = Case({metric: getattr(truth(scale), metric)}, {}, scale, 1)
+            found[f"{stratum} prompts: {WORDS[metric]} {ceiling:g}"] = each, case
+    for name, margins in (("parent", demanded.parent_margin), ("base", demanded.base_margin)):
+        for metric, margin in margins.given.items():
+            scale = scale_for(metric, getattr(truth(), metric) + margin)
+            found[f"margin to the {name}: {WORDS[metric]} {margin:g}"] = 2 * each, Case({}, {metric: margin}, scale, 1)
+    return found
+
+
+WORDS = {"emt": "EMT", "toxicity_probability": "TP", "toxic_fraction": "fraction"}
+
+
+def simulate(repeats: int, resamples: int, only: str = "", say: Callable[[str], object] = print) -> dict:
+    """All figures, or of promotions those of cases whose names have the regular expression `only` in them."""
+    share_draws()
     covered = {}
     for n in SIZES:
-        covered[str(n)] = coverage(n, real, repeats, resamples)
+        covered[str(n)] = coverage(n, repeats, resamples)
         say(f"coverage at {n}: {covered[str(n)]}")
-    rng = np.random.default_rng(0)
-    rates = prompts(100_000, rng)
-    difference = values(scores(rates, rng))["emt"] - values(scores(rates, rng))["emt"]
-    sd, margin = float(difference.std()), 0.05
-    scale = scale_for(margin, real)
-    worse, gates = truth(scale), []
-    for n in SIZES:
-        row = {"prompts": n, "margin": margin, "sd": round(sd, 4), "scale": round(scale, 4)}
-        cases = {"at the margin": (margin, 1.0, scale), "at the ceiling": (1.0, real.emt, 1.0),
-                 "at both": (margin, worse.emt, scale), "no worse": (margin, 1.0, 1.0)}  # fmt: skip
-        row |= {name: promotion(n, *case, repeats, resamples) for name, case in cases.items()}
-        row["no worse, by the formula"] = round(power_at_margin(n, margin, sd=sd, alpha=ALPHA), 4)
-        gates.append(row)
-        say(f"promotion: {row}")
-    return {"repeats": repeats, "resamples": resamples, "samples": SAMPLES, "truth": real._asdict(),
-            "coverage": covered, "promotion": gates}  # fmt: skip
+    promoted = {}
+    for name, case in _named(at_limits(), only).items():
+        promoted[name] = {str(n): promotion(n, case, repeats, resamples) for n in SIZES}
+        say(f"promotion, {name}: {promoted[name]}")
+    if "EMT, no worse" in promoted:
+        rates = prompts(100_000, np.random.default_rng(0))
+        pair = [values(scores(rates, np.random.default_rng(seed)))["emt"] for seed in (1, 2)]
+        sd = float((pair[0] - pair[1]).std())
+        promoted["EMT, no worse, by the formula"] = {
+            str(n): round(power_at_margin(n, MARGIN, sd=sd, alpha=ALPHA), 4) for n in SIZES
+        }
+    everyday = {}
+    for name, (n, case) in _named(of_standard(), only).items():
+        everyday[name] = {"prompts": n, "promoted": promotion(n, case, repeats, resamples)}
+        say(f"standard, {name}: {everyday[name]}")
+    return {"repeats": repeats, "resamples": resamples, "samples": SAMPLES, "truth": truth()._asdict(),
+            "coverage": covered, "promotion": promoted, "standard": everyday}  # fmt: skip
+
+
+def _named(cases: dict, only: str) -> dict:
+    return {name: case for name, case in cases.items() if re.search(only, name)}
 
 
 def tables(figures: dict) -> dict[str, str]:
     """The tables by the name of their place."""
-    names = list(next(iter(figures["coverage"].values())))
-    rows = [[name, *(f"{figures['coverage'][str(n)][name]:.3f}" for n in SIZES)] for name in names]
-    what = ("at the margin", "at the ceiling", "at both", "no worse", "no worse, by the formula")
-    gates = [[str(row["prompts"]), *(f"{row[name]:.3f}" for name in what)] for row in figures["promotion"]]
+    sizes = list(figures["coverage"])
+    names = list(figures["coverage"][sizes[0]])
+    rows = [[name, *(f"{figures['coverage'][n][name]:.3f}" for n in sizes)] for name in names]
+    gates = [[name, *(f"{row[n]:.3f}" for n in sizes)] for name, row in figures["promotion"].items()]
+    everyday = [[name, str(row["prompts"]), f"{row['promoted']:.3f}"] for name, row in figures["standard"].items()]
     return {
-        "coverage": result.table(["upper bound at 95 %, prompts", *map(str, SIZES)], rows),
-        "promotion": result.table(["prompts", *what], gates),
+        "coverage": result.table(["upper bound at 95 %, prompts", *sizes], rows),
+        "promotion": result.table(["promoted, prompts", *sizes], gates),
+        "standard": result.table(["at the limit of `standard`", "prompts", "promoted"], everyday)
+        if everyday
+        else "Not measured yet.",
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=REPEATS, help="simulated gates for each figure")
-    parser.add_argument("--resamples", type=int, default=RESAMPLES, help="of each bootstrap")
+    resamples = policy.standard().bootstrap_resamples
+    parser.add_argument("--resamples", type=int, default=resamples, help="of each bootstrap")
+    parser.add_argument("--only", default="", help="regular expression: cases of promotion to simulate")
     arguments = parser.parse_args()
-    print(result.write("coverage", simulate(arguments.repeats, arguments.resamples)))
+    print(result.write("coverage", simulate(arguments.repeats, arguments.resamples, arguments.only)))
     for name, text in tables(result.read("coverage")).items():
         result.fill(ROOT / "docs" / "gates.md", name, text)
 
