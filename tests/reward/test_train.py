@@ -1,6 +1,7 @@
 """Training of the reward model: that it learns, looks at pictures, resumes, and says what it knows."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from reward.config import RewardConfig
 from reward.data import preference_pairs
 from reward.evaluation import evaluate_pairs
 from reward.train import RewardTrainer
-from training.checkpoint import content_digest
+from training.checkpoint import content_digest, latest_step
 from training.errors import BadInput
+from training.loop import Diverged
 
 OPTIONS = {
     "max_length": 96, "per_device_train_batch_size": 8, "max_steps": 60, "save_steps": 21, "eval_steps": 30,
@@ -104,6 +106,22 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(trained, model, rows, t
     assert resumed.train() == trained[1]
     assert metrics(resumed) == metrics(trained[0])
     assert content_digest(resumed.model.params) == content_digest(trained[0].model.params)
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run_and_the_state_before_is_kept(model, rows, tmp_path, monkeypatch):
+    trainer = RewardTrainer(model, RewardConfig(output_dir=str(tmp_path), **OPTIONS), rows, rows)
+    packed, pack = [], reward.train.pack
+
+    def breaks_the_margins_of_the_23rd(*arguments):
+        packed.append(None)
+        if len(packed) == 22:
+            trainer._pairs[:] = [replace(pair, margin=float("nan")) for pair in trainer._pairs]
+        return pack(*arguments)
+
+    monkeypatch.setattr(reward.train, "pack", breaks_the_margins_of_the_23rd)
+    with pytest.raises(Diverged, match="loss is nan at step 23; the run stops here and the last saved state is kept"):
+        trainer.train()
+    assert latest_step(tmp_path / "state") == 21
 
 
 def test_adapters_and_the_head_are_trained_and_a_kill_changes_nothing(model, rows, tmp_path, monkeypatch):
