@@ -20,8 +20,9 @@ from base_model.tokenizer import Tokenizer
 from ppo.config import PPOConfig
 from ppo.rollout import assess
 from ppo.train import PPOTrainer
-from training.checkpoint import StateStore, content_digest
+from training.checkpoint import StateStore, content_digest, latest_step
 from training.errors import BadInput
+from training.loop import Diverged
 
 # One output_dir for all runs, relative to each test's own folder: programs are compiled for their options, all of them.
 OPTIONS = PPOConfig(
@@ -148,6 +149,23 @@ def test_prompts_that_are_read_in_parts_are_answered_and_assessed_alike(whole, s
     assert cuts and all(cuts) and found[0]["sampler_mismatch"] < 1e-5
     for name in ("score", "entropy", "response_length"):
         assert found[0][name] == pytest.approx(lines(whole[2])[0][name], abs=1e-4)
+
+
+def test_scores_that_are_not_numbers_end_the_run_and_the_state_before_is_kept(whole, start, here, monkeypatch):
+    calls = []
+
+    def broken_at_the_third(models, policy, critic, reference, reward_model, *rest, **options):
+        calls.append(None)
+        if len(calls) == 3:
+            reward_model = jax.tree.map(lambda leaf: leaf * jnp.nan, reward_model)
+        return assess(models, policy, critic, reference, reward_model, *rest, **options)
+
+    monkeypatch.setattr(ppo.worker, "assess", broken_at_the_third)
+    with pytest.raises(Diverged, match="loss is nan at step 3; the run stops here and the last saved state is kept"):
+        start().train()
+    found = lines((here / "out" / "metrics.jsonl").read_text())
+    assert found[:2] == lines(whole[2])[:2] and found[2]["loss"] is None
+    assert latest_step(here / "out" / "state") == 2
 
 
 def test_adapters_of_policy_and_critic_and_a_kill_changes_nothing(model, reward_model, start, here, monkeypatch):
