@@ -30,7 +30,7 @@ PLACED = {
     "tensor": ({"tensor_parallel": 2}, 4),
     "all": ({"data_parallel": 2, "tensor_parallel": 2}, 4),
 }
-CASES = [("sft", "fsdp"), ("sft", "tensor"), ("reward", "all"), ("ppo", "all")]
+CASES = [("pretraining", "tensor"), ("sft", "fsdp"), ("reward", "all"), ("ppo", "all")]
 
 
 def train(kind, devices, folder, out, placed, parts):
@@ -39,6 +39,8 @@ def train(kind, devices, folder, out, placed, parts):
     assert len(jax.devices()) == devices
     base, data = Path(folder) / "base", Path(folder) / "data"
     options = OPTIONS | placed | {"output_dir": out, "per_device_train_batch_size": ROWS // parts}
+    if kind == "pretraining":
+        return tiny_run.pretrain(folder, out, options | {"vision_warmup_steps": 0, "matmul_dtype": "float32"})
     if kind == "sft":
         trainer = SFTTrainer(base, SFTConfig(max_length=96, max_images=2, **options), data / "sft.jsonl")
     elif kind == "reward":
@@ -49,6 +51,7 @@ def train(kind, devices, folder, out, placed, parts):
                              data / "ppo_prompts.jsonl")  # fmt: skip
     trainer.train()
     trainer.save_model()
+    return None
 
 
 @pytest.fixture(scope="module")

@@ -76,8 +76,14 @@ def write(folder: Path, model) -> Path:
     return path
 
 
-def pretrain(folder: str, out: str) -> None:
-    """Pretrains a model of the base's shape on the pictures, each answer often enough for the encoder's warm-up."""
+def pretrain(folder: str, out: str, changed: dict | None = None) -> None:
+    """Pretrains a model of the base's shape on the pictures, each answer often enough for the encoder's warm-up.
+
+    Args:
+        folder: what `write` made.
+        out: gets the model and its training states.
+        changed: options instead of those that stand below.
+    """
     from base_model.pretrain import pretrain as run
     from base_model.pretrain_config import PretrainConfig
 
@@ -86,7 +92,7 @@ def pretrain(folder: str, out: str) -> None:
     data = root / "data" / "pretrain.jsonl"
     if not data.exists():
         data.write_text((root / "data" / "picture_questions.jsonl").read_text() * 100)
-    config = PretrainConfig(
-        output_dir=out, max_steps=4, max_length=64, per_device_train_batch_size=2, vision_warmup_steps=3, save_steps=1
-    )
+    options = {"output_dir": out, "max_steps": 6, "max_length": 64, "per_device_train_batch_size": 2,
+               "vision_warmup_steps": 3, "save_steps": 1}  # fmt: skip
+    config = PretrainConfig(**options | (changed or {}))
     run(config, base.config, base.tokenizer, data=data, held_out_data=root / "data" / "sft.jsonl")
