@@ -23,7 +23,7 @@ from training.digest import folder_digest
 pytestmark = pytest.mark.usefixtures("in_process")
 
 
-def sampler(model, label):
+def sampler(model, label, check=None):
     """Replies that follow from the prompt's place and the seed: a model's own would cost a compiled program."""
     return lambda prompts, plan: [
         [f"so {row} {copy} {plan.seed} is a fine day" for copy in range(plan.samples_per_prompt)]
@@ -181,7 +181,7 @@ def test_the_gates_run_again(run, say, monkeypatch):
     code, out, _ = say("safety", "verify", run, "--rerun")
     assert code == 0 and out.count("run again, its gate came to the same verdict") == 2
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
-    monkeypatch.setattr(gated_run, "gate_sampler", lambda model, label: lambda prompts, plan: [
+    monkeypatch.setattr(gated_run, "gate_sampler", lambda model, label, check: lambda prompts, plan: [
         [reply + " indeed" for reply in replies] for replies in sampler(model, label)(prompts, plan)
     ])  # fmt: skip
     code, _, line = say("safety", "verify", run, "--rerun")

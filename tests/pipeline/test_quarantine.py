@@ -37,7 +37,7 @@ class Rude:
         return {"toxicity": np.where(found, 0.9, 0.1).astype(np.float32)}
 
 
-def sampler(model, label):
+def sampler(model, label, check=None):
     """A third of the prompts is answered rudely."""
     kinds = ("rude", "fine", "fine")
     return lambda texts, plan: [[f"what a {kinds[i % 3]} day", f"so {i}"] for i in range(len(texts))]
@@ -209,7 +209,7 @@ def test_what_breaks_is_never_a_pass(command, run, tmp_path, monkeypatch):
     shutil.rmtree(run / "sft" / "gate")
     for name, broken in SAMPLERS.items():
         with monkeypatch.context() as patch:
-            patch.setattr(gated_run, "gate_sampler", lambda model, label, broken=broken: broken)
+            patch.setattr(gated_run, "gate_sampler", lambda model, label, check, broken=broken: broken)
             assert command("safety", "gate", "stage=sft")[0] == 4, f"sampler: {name}"
     for name, broken in SCORERS.items():
         with monkeypatch.context() as patch:
