@@ -13,7 +13,7 @@ from safety.gate_folder import ENVELOPE
 from training.checkpoint import StateStore, content_digest
 
 OPTIONS = [
-    "sft.max_steps=6", "sft.save_steps=1", "reward.save_steps=2", "reward.eval_steps=10", "ppo.max_steps=3",
+    "sft.max_steps=6", "sft.save_steps=1", "reward.save_steps=2", "reward.eval_steps=10", "ppo.max_steps=6",
     "ppo.save_steps=1", "ppo.num_mini_batches=2", "ppo.num_ppo_epochs=2", "ppo.kl_target=0.5", "ppo.kl_horizon=50",
 ]  # fmt: skip
 ALL = ("base", "sft", "reward", "ppo")
@@ -78,13 +78,12 @@ def half_a_line(path):
     path.write_bytes(content[:-10])
 
 
-def at_random_moments(kill, folder, *, seed, steps):
-    """Kills a training twice, a part of a second after one of the next steps, wherever in a step or a save that is."""
-    path, moments = folder / "metrics.jsonl", random.Random(seed)
+def at_a_random_moment(kill, folder, *, seed, steps):
+    """Kills a training a part of a second after one of the next steps, wherever in a step or a save that is."""
+    path, moment = folder / "metrics.jsonl", random.Random(seed)
     lines = lambda: len(path.read_bytes().splitlines()) if path.exists() else 0  # noqa: E731
-    for _ in range(2):
-        enough = min(lines() + moments.randint(1, 3), steps)
-        kill(kill_when=lambda: lines() >= enough, delay=moments.uniform(0, 0.3))  # noqa: B023
+    enough = min(lines() + moment.randint(1, 3), steps)
+    kill(kill_when=lambda: lines() >= enough, delay=moment.uniform(0, 0.3))
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +149,7 @@ def test_sft_killed_again_and_again(killed, nursery):
     assert list((run / "sft" / "state").glob(f"*{HALF_SAVED}"))
     half_a_line(run / "sft" / "metrics.jsonl")
     kill("training.files:Path.replace", 1, "before", "sft/metrics.jsonl")
-    at_random_moments(kill, run / "sft", seed=20, steps=4)
+    at_a_random_moment(kill, run / "sft", seed=20, steps=4)
     kill("base_model.model_folder:write_json", 1, "before")
     kill("pipeline.ledger:append", 1, "before")
     kill("pipeline.ledger:append", 1, "after")
@@ -165,7 +164,8 @@ def test_sft_killed_again_and_again(killed, nursery):
 @pytest.mark.parametrize("killed", ["reward"], indirect=True)
 def test_a_reward_model_killed_at_random_moments(killed):
     run, kill, finish = killed
-    at_random_moments(kill, run / "reward", seed=21, steps=18)
+    at_a_random_moment(kill, run / "reward", seed=20, steps=18)
+    at_a_random_moment(kill, run / "reward", seed=21, steps=18)
     finish()
 
 
@@ -179,6 +179,7 @@ def test_ppo_killed_again_and_again_and_the_end_of_a_run(killed, whole, nursery)
     kill("os:rename", 2, "before", HALF_SAVED)
     half_saved, too_late = run / "ppo" / "state" / f"3.{HALF_SAVED}", run / "ppo" / "evaluation.json"
     kill(kill_when=lambda: half_saved.exists() or too_late.exists())
+    at_a_random_moment(kill, run / "ppo", seed=22, steps=6)
     (run / "report.html").write_text("the page of an unfinished run")
     kill("pipeline.summary:write_json", 1, "before")
     kill("pipeline.report:draw_report", 1, "before")
@@ -193,13 +194,16 @@ def test_ppo_killed_again_and_again_and_the_end_of_a_run(killed, whole, nursery)
 def test_pretraining_killed_again_and_again(folder, nursery):
     whole, run = folder / "pretrained", folder / "pretraining"
     assert nursery.run("tiny_run:pretrain", str(folder), str(whole)) == 0, nursery.log.read_text()
-    for die in (
-        ("numpy:roll", 2, "before"),  # the picture encoder's warm-up, of which no state is kept
-        ("base_model.pretrain:augment", 3, "before"),
-        ("os:rename", 3, "before", HALF_SAVED),
-        ("base_model.model_folder:save_file", 1, "after"),
-    ):
-        assert nursery.run("tiny_run:pretrain", str(folder), str(run), die=die) == -9, (die, nursery.log.read_text())
+
+    def kill(*die, **options):
+        status = nursery.run("tiny_run:pretrain", str(folder), str(run), die=die, **options)
+        assert status == -9, (die, options, status, nursery.log.read_text()[-2000:])
+
+    kill("numpy:roll", 2, "before")  # the picture encoder's warm-up, of which no state is kept
+    kill("base_model.pretrain:augment", 3, "before")
+    kill("os:rename", 3, "before", HALF_SAVED)
+    at_a_random_moment(kill, run, seed=23, steps=4)
+    kill("base_model.model_folder:save_file", 1, "after")
     assert nursery.run("tiny_run:pretrain", str(folder), str(run)) == 0
     assert saved(run) == saved(whole)
     for name in ("metrics.jsonl", "checkpoint/config.json", "checkpoint/model.safetensors"):
