@@ -71,8 +71,11 @@ def alignment() -> Run:
         reward_gate="quickstart",
         sft=replace(Quickstart().sft, max_steps=60),
         reward=replace(Quickstart().reward, max_steps=200),
-        ppo=replace(Quickstart().ppo, total_episodes=3072, kl_coef=0.14, save_steps=8),
-    )
+        ppo=replace(
+            Quickstart().ppo, per_device_train_batch_size=64, total_episodes=6144, kl_coef=0.08, kl_budget=5.5,
+            ptx_coef=0.04, interpolation=0.8, save_steps=8,
+        ),
+    )  # fmt: skip
 
 
 def files() -> dict[str, str]:

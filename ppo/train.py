@@ -17,6 +17,7 @@ from base_model.checkpoint import LanguageModel, structure_of
 from base_model.generate import vocabulary_of
 from base_model.interleave import digest
 from ppo.config import PPOConfig
+from ppo.interpolation import interpolated
 from ppo.kl import KLControllerState, update_kl_controller
 from ppo.learner import Learner
 from ppo.prompts import prompt_examples
@@ -169,7 +170,10 @@ class PPOTrainer:
             ),
             probe=probe_of(args.probe_steps, self._probe, policy),
         )  # fmt: skip
-        self.model = policy(state)
+        trained_policy = policy(state)
+        self.model = self.model.with_params(
+            interpolated(self.model.params, trained_policy.params, args.interpolation)
+        )
         written = read_metrics(folder / "metrics.jsonl")
         last = written[-1] if written else {}  # somebody may have removed the file of a finished run
         return {name: value for name, value in last.items() if name != "step" and not name.startswith("probe_")}

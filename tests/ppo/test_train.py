@@ -70,11 +70,11 @@ def lines(text):
     return [json.loads(line) for line in text.splitlines()]
 
 
-def saved_state(folder):
-    """The training state of the last step as orbax has it."""
+def saved_state(folder, step=4):
+    """The training state of a step, the last of OPTIONS if no other is named, as orbax has it."""
     store = StateStore(folder / "state")
     try:
-        return store._manager.restore(4)["state"]
+        return store._manager.restore(step)["state"]
     finally:
         store.close()
 
@@ -130,6 +130,23 @@ def test_the_same_seed_gives_the_same_bytes_and_a_kill_changes_nothing(whole, st
     assert content_digest(trainer.model.params) == content_digest(whole[0].model.params)
 
 
+def test_scores_that_are_not_numbers_end_the_run_and_the_state_before_is_kept(whole, start, here, monkeypatch):
+    calls = []
+
+    def broken_at_the_third(models, policy, critic, reference, reward_model, *rest, **options):
+        calls.append(None)
+        if len(calls) == 3:
+            reward_model = jax.tree.map(lambda leaf: leaf * jnp.nan, reward_model)
+        return assess(models, policy, critic, reference, reward_model, *rest, **options)
+
+    monkeypatch.setattr(ppo.worker, "assess", broken_at_the_third)
+    with pytest.raises(Diverged, match="loss is nan at step 3; the run stops here and the last saved state is kept"):
+        start().train()
+    found = lines((here / "out" / "metrics.jsonl").read_text())
+    assert found[:2] == lines(whole[2])[:2] and found[2]["loss"] is None
+    assert latest_step(here / "out" / "state") == 2
+
+
 def test_prompts_that_are_read_in_parts_are_answered_and_assessed_alike(whole, start, here, monkeypatch):
     cuts, found = [], []
 
@@ -149,23 +166,6 @@ def test_prompts_that_are_read_in_parts_are_answered_and_assessed_alike(whole, s
     assert cuts and all(cuts) and found[0]["sampler_mismatch"] < 1e-5
     for name in ("score", "entropy", "response_length"):
         assert found[0][name] == pytest.approx(lines(whole[2])[0][name], abs=1e-4)
-
-
-def test_scores_that_are_not_numbers_end_the_run_and_the_state_before_is_kept(whole, start, here, monkeypatch):
-    calls = []
-
-    def broken_at_the_third(models, policy, critic, reference, reward_model, *rest, **options):
-        calls.append(None)
-        if len(calls) == 3:
-            reward_model = jax.tree.map(lambda leaf: leaf * jnp.nan, reward_model)
-        return assess(models, policy, critic, reference, reward_model, *rest, **options)
-
-    monkeypatch.setattr(ppo.worker, "assess", broken_at_the_third)
-    with pytest.raises(Diverged, match="loss is nan at step 3; the run stops here and the last saved state is kept"):
-        start().train()
-    found = lines((here / "out" / "metrics.jsonl").read_text())
-    assert found[:2] == lines(whole[2])[:2] and found[2]["loss"] is None
-    assert latest_step(here / "out" / "state") == 2
 
 
 def test_adapters_of_policy_and_critic_and_a_kill_changes_nothing(model, reward_model, start, here, monkeypatch):
@@ -256,10 +256,15 @@ def test_models_must_fit_each_other(model, reward_model, picture, start):
 def test_supervised_rows_are_learned_beside_the_prompts(model, reward_model, picture, here):
     options = replace(
         OPTIONS, max_steps=2, save_steps=1, gradient_accumulation_steps=1, num_ppo_epochs=1, ptx_coef=3.0,
-        ptx_max_length=64, per_device_ptx_batch_size=2,
+        ptx_max_length=64, per_device_ptx_batch_size=2, interpolation=0.25,
     )  # fmt: skip
     make = lambda given: PPOTrainer(model, reward_model, given, prompt_rows(picture), None, talk_rows(picture))  # noqa: E731
-    make(options).train()
+    trainer = make(options)
+    trainer.train()
+    # The result goes a quarter of the way; the state, from which training would go on, all of it.
+    began, ended = model.params["embedding"], saved_state(here / "out", 2)["params"]["policy"]["embedding"]
+    assert np.abs(ended - began).max() > 0.01
+    np.testing.assert_allclose(trainer.model.params["embedding"] - began, 0.25 * (ended - began), atol=1e-6)
     whole = (here / "out" / "metrics.jsonl").read_text()
     losses = [line["ptx_loss"] for line in lines(whole)]
     assert losses[1] < 0.9 * losses[0]
