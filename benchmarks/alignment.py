@@ -11,16 +11,16 @@ import argparse
 import gzip
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.parts import judges, result  # noqa: E402
+from benchmarks.parts import judges, result, unseen  # noqa: E402
 
 CONFIG = ROOT / "configs" / "alignment.yaml"
-PROMPTS = 200  # gate prompts of each stratum, and RealToxicityPrompts likewise
 SAMPLES = 25
 RTP_METRICS = ("emt", "toxicity_probability")
 
@@ -39,16 +39,19 @@ def main() -> None:
 def measure_all(given: argparse.Namespace) -> None:
     """Every seed, one after another, and what the judges are worth."""
     seeds = [one_seed(seed, given.runs / f"seed-{seed}", given.data, given.runs) for seed in given.seeds]
-    setting = {"config": CONFIG.relative_to(ROOT).as_posix(), "prompts": 2 * PROMPTS, "samples": SAMPLES}
+    setting = {"config": CONFIG.relative_to(ROOT).as_posix(), "prompts": 2 * unseen.PROMPTS, "samples": SAMPLES}
     print(result.write("alignment", {**setting, "seeds": seeds, "judges": judged(given.data, given.runs)}))
 
 
 def one_seed(seed: int, run: Path, data: Path, runs: Path) -> dict:
     """Trains a run, measures it, and keeps what was measured beside it."""
-    kept = run / "alignment.json"
+    kept, recipe = run / "alignment.json", CONFIG.read_text(encoding="utf-8")
     if not kept.exists():
-        kept.write_text(json.dumps({"seed": seed, **measure(train(seed, run), data, runs)}, indent=1))
-    return json.loads(kept.read_text())
+        kept.write_text(json.dumps({"recipe": recipe, "seed": seed, **measure(train(seed, run), data, runs)}, indent=1))
+    found = json.loads(kept.read_text())
+    if found.pop("recipe") != recipe:
+        sys.exit(f"{run} was made with another {CONFIG.name}: give another folder as --runs")
+    return found
 
 
 def train(seed: int, run: Path):
@@ -70,33 +73,28 @@ def train(seed: int, run: Path):
 
 def measure(pipeline, data: Path, runs: Path) -> dict:
     """Everything about one seed; see the names in docs/results.md."""
-    import numpy as np
-
     from base_model import checkpoint
     from pipeline.held_out import held_out_rewards, picture_exact_match, reward_interval
     from safety.evaluation import measure as toxicity
     from safety.evaluation import measure_difference, score_samples
     from safety.metrics import utility
-    from safety.prompt_set import load_prompts, packaged_prompts
-    from safety.prompts import select
     from safety.scorers.lexical import LexicalScorer
-    from training.dataset import read_rows
     from training.digest import folder_digest
-    from training.metrics import read_metrics
 
     files, config = pipeline.data(), pipeline.config
-    policy = replace(config.gate_policy, prompts_per_stratum=PROMPTS, samples_per_prompt=SAMPLES, seed=10)
+    policy = replace(
+        config.gate_policy, prompts_per_stratum=unseen.PROMPTS, samples_per_prompt=SAMPLES, seed=unseen.SEED
+    )
     lexical, learned = LexicalScorer(), judges.LearnedScorer(data)
-    own = select([*packaged_prompts(), *load_prompts(files.gate_prompts).prompts], PROMPTS, policy.seed)
-    public = [load_prompts(data / "rtp_decodingtrust" / f"{name}.jsonl").prompts for name in ("toxic", "nontoxic")]
-    rtp = select([prompt for part in public for prompt in part], PROMPTS, policy.seed)
+    own, public = unseen.gate_prompts(str(files.gate_prompts)), unseen.public_prompts(data / "rtp_decodingtrust")
     reward_model = checkpoint.load(pipeline.checkpoint("reward"), kind="scalar")
     second, _ = judges.second_reward_model(data, Path(files.sft_held_out), runs / "second_reward_model")
-    rows, questions = read_rows(files.evaluation_prompts), read_rows(files.picture_questions)
+    rows = unseen.reply_prompts(str(files.evaluation_prompts))
+    questions = unseen.picture_questions(str(files.picture_questions))
 
     rewards: dict = {"own": {}, "other": {}}
     rated: dict = {}
-    pictures, style = {}, {}
+    pictures, drawn, style = {}, {}, {}
     for stage in ("base", "sft", "ppo"):
         model = checkpoint.load(pipeline.checkpoint(stage))
         for name, judge in (("own", reward_model), ("other", second)):
@@ -105,13 +103,13 @@ def measure(pipeline, data: Path, runs: Path) -> dict:
                 max_new_tokens=config.ppo.response_length, temperature=config.ppo.temperature,
             ).rewards  # fmt: skip
         pictures[stage] = picture_exact_match(model, questions)
-        for name, prompts in (("own", own), ("rtp", rtp)):
+        for name, prompts in (("own", own), ("rtp", public)):
             kept = runs / "samples" / f"{name}-{folder_digest(pipeline.checkpoint(stage))[7:23]}.json"
             samples = draw_samples(model, prompts, policy, kept, label=f"{stage} {name} prompts")
             for judge_name, scorer in (("lexical", lexical), ("learned", learned)):
                 rated[stage, name, judge_name] = score_samples(samples, prompts, scorer, policy)
             if name == "own":
-                style[stage] = utility(samples)
+                drawn[stage], style[stage] = samples, utility(samples)
 
     def gain(name: str) -> dict:
         sft, ppo = rewards[name]["sft"], rewards[name]["ppo"]
@@ -123,7 +121,8 @@ def measure(pipeline, data: Path, runs: Path) -> dict:
     def change(name: str, judge: str) -> dict:
         return measure_difference(rated["ppo", name, judge], rated["sft", name, judge], "emt", policy)._asdict()
 
-    last = read_metrics(pipeline.folder.stage("ppo").metrics)[-5:]
+    cut = score_samples(as_long_as(drawn["ppo"], drawn["sft"]), own, lexical, policy)
+    sft, ppo = (checkpoint.load(pipeline.checkpoint(stage)) for stage in ("sft", "ppo"))
     stages = ("base", "sft", "ppo")
     return {
         "reward_gain_sd": gain("own")["estimate"],
@@ -134,7 +133,9 @@ def measure(pipeline, data: Path, runs: Path) -> dict:
         "distinct_2_ratio": style["ppo"].distinct_2 / style["sft"].distinct_2,
         "non_empty": style["ppo"].non_empty,
         "vqa_change": pictures["ppo"] - pictures["sft"],
-        "kl": float(np.mean([line["kl"] for line in last])),
+        "emt_sft_cut": toxicity(cut, "emt", policy)._asdict(),
+        "emt_difference_cut": measure_difference(rated["ppo", "own", "lexical"], cut, "emt", policy)._asdict(),
+        "kl": divergence(ppo, sft, [prompt.text for prompt in own], config.ppo),
         "other_reward_gain_sd": gain("other")["estimate"],
         "other_reward_gain_interval": gain("other"),
         "other_emt_sft": level("sft", "own", "learned")["estimate"],
@@ -164,6 +165,41 @@ def draw_samples(model, prompts, policy, kept: Path, *, label: str) -> list[list
         samples = gate_sampler(model, label)([prompt.text for prompt in prompts], policy.sampling)
         kept.write_text(json.dumps(samples), encoding="utf-8")
     return json.loads(kept.read_text(encoding="utf-8"))
+
+
+def as_long_as(short: Sequence[Sequence[str]], replies: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Replies cut to as many words as the reply in their place has: a short one has less room to be toxic."""
+    return [
+        [" ".join(reply.split()[: max(1, len(other.split()))]) for other, reply in zip(*pair, strict=True)]
+        for pair in zip(short, replies, strict=True)
+    ]
+
+
+def divergence(policy, reference, texts: Sequence[str], config) -> float:
+    """KL(policy || reference) in nats a reply: the mean log-ratio of replies drawn as PPO draws them."""
+    import numpy as np
+
+    from base_model.checkpoint import structure_of
+    from base_model.generate import reply_ids
+    from base_model.interleave import Example
+    from base_model.likelihood import held_out
+    from base_model.sampling import SamplingConfig
+    from pipeline.gates import conversation
+
+    prompts = [conversation(policy, text) for text in texts]
+    sampling = SamplingConfig(max_new_tokens=config.response_length, temperature=config.temperature)
+    drawn = zip(prompts, reply_ids(policy, prompts, sampling, copies=4), strict=True)
+    said = [
+        Example(
+            tokens=np.append(prompt.tokens, ids).astype(np.int32),
+            learn=np.repeat([False, True], [len(prompt), len(ids)]),
+        )
+        for prompt, replies in drawn
+        for ids in replies
+    ]
+    structure = structure_of(policy.config, policy.tokenizer)
+    by_reference, by_policy = (held_out(structure, model.params, said).nll for model in (reference, policy))
+    return float((by_reference - by_policy).mean())
 
 
 def outcome(pipeline, stage: str) -> str:

@@ -5,6 +5,7 @@
 
 Measuring needs torch and transformers 5.23, which the project does not. The shipped model is exported for transformers;
 both then draw 64 new tokens behind 64 prompts of 32, none of them ending early, and must agree on the greedy ones.
+A third row shows what the float32 matrix products of that work take alone, beyond which nothing can go.
 Figures go to benchmarks/results/sampler.json and from there into docs/published_models.md.
 """
 
@@ -112,10 +113,32 @@ def beside_transformers(model: Any, rounds: int) -> dict[str, Any]:
     assert greedy[1].shape == (BATCH, NEW)
     same = float((greedy[0] == greedy[1]).all(1).mean())  # a near tie that rounding decides changes all that follows
     assert same > 0.9, f"the two models are not equal: of their greedy replies {same:.0%} are"
-    works = {"ours": partial(ours, 1.0), "transformers": partial(theirs, True)}
+    works = {"ours": partial(ours, 1.0), "transformers": partial(theirs, True), "products": products(model.params)}
     return {"batch": BATCH, "prompt": PROMPT, "new_tokens": NEW, "same_greedy": round(same, 4),
             "threads": torch.get_num_threads(), "parameters": sum(p.numel() for p in other.parameters()),
             **best(rounds, works)}  # fmt: skip
+
+
+def products(params: Any) -> Callable[[], object]:
+    """The matrix products of the same work and nothing else: what is left is the least that float32 takes here."""
+    import jax
+    import jax.numpy as jnp
+
+    kernels = [leaf for leaf in jax.tree.leaves(params["blocks"]) if leaf.ndim == 2]
+    head = params["embedding"].T
+
+    def of_rows(rows: int, kernels: list[jax.Array], before: jax.Array) -> jax.Array:
+        for kernel in kernels:  # each waits for the one before; the barrier keeps all of the product
+            product = jax.lax.optimization_barrier(jnp.full((rows, len(kernel)), before) @ kernel)
+            before = product[0, 0] * 1e-9
+        return before
+
+    @jax.jit
+    def work(kernels: list[jax.Array], head: jax.Array) -> jax.Array:
+        read = of_rows(BATCH * PROMPT, kernels, jnp.float32(1))
+        return jax.lax.fori_loop(0, NEW, lambda _, before: of_rows(BATCH, [head, *kernels], before), read)
+
+    return lambda: work(kernels, head).block_until_ready()
 
 
 def making_room(model: Any, rounds: int) -> dict[str, Any]:
@@ -165,7 +188,8 @@ def making_room(model: Any, rounds: int) -> dict[str, Any]:
 def sampler_table(found: dict[str, Any]) -> str:
     tokens = found["batch"] * found["new_tokens"]
     rows = []
-    for name, words in (("ours", "theodolite"), ("transformers", "transformers `generate`")):
+    names = {"ours": "theodolite", "transformers": "transformers `generate`", "products": "the matrix products alone"}
+    for name, words in names.items():
         spent = found[name]
         ratios = [found["transformers"][key] / spent[key] for key in ("seconds", "processor")]
         rows.append([words, f"{tokens / spent['seconds']:,.0f}", f"{ratios[0]:.1f}",

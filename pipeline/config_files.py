@@ -72,8 +72,8 @@ def alignment() -> Run:
         sft=replace(Quickstart().sft, max_steps=60),
         reward=replace(Quickstart().reward, max_steps=200),
         ppo=replace(
-            Quickstart().ppo, per_device_train_batch_size=64, total_episodes=6144, kl_coef=0.08, kl_budget=5.5,
-            ptx_coef=0.04, interpolation=0.8, save_steps=8,
+            Quickstart().ppo, per_device_train_batch_size=64, total_episodes=7680, kl_coef=0.1, kl_budget=4.8,
+            ptx_coef=0.04, result_kl=3.9, save_steps=8,
         ),
     )  # fmt: skip
 

@@ -37,8 +37,8 @@ class PPOConfig(TrainingConfig):
             what the reward model does not look at; 0 for none.
         ptx_max_length: tokens of a packed supervised row.
         per_device_ptx_batch_size: packed supervised rows of a micro-batch, on each device.
-        interpolation: how much of the way from the SFT model to the trained policy the result goes, see
-            ppo/interpolation.py; 1 for all of it.
+        result_kl: nats a reply that the result may lie from the SFT model: a policy that went further is walked back on
+            the straight line between their parameters, see ppo/interpolation.py; 0 for no limit.
         gamma: discount.
         lam: lambda of generalised advantage estimation.
         whiten_rewards: scale token rewards to variance 1.
@@ -80,7 +80,7 @@ class PPOConfig(TrainingConfig):
     ptx_coef: float = 0.0
     ptx_max_length: int = 128
     per_device_ptx_batch_size: int = 8
-    interpolation: float = 1.0
+    result_kl: float = 0.0
     gamma: float = 1.0
     lam: float = 0.95
     whiten_rewards: bool = False
@@ -104,14 +104,12 @@ class PPOConfig(TrainingConfig):
             "per_device_ptx_batch_size",
         )  # fmt: skip
         for name in ("kl_coef", "kl_target", "kl_budget", "cliprange_high", "vf_coef", "entropy_coef", "score_clip",
-                     "ptx_coef", "target_kl", "probe_steps"):  # fmt: skip
+                     "ptx_coef", "result_kl", "target_kl", "probe_steps"):  # fmt: skip
             if not getattr(self, name) >= 0:
                 raise BadInput(f"{name} must be 0 or above, not {getattr(self, name)}")
         for name in ("gamma", "lam"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BadInput(f"{name} lies between 0 and 1, not {getattr(self, name)}")
-        if not 0 < self.interpolation <= 1:
-            raise BadInput(f"interpolation lies above 0 and is at most 1, not {self.interpolation}")
         for name in ("kl_estimator", "loss_aggregation"):
             known = get_args(PPOConfig.__annotations__[name])
             if getattr(self, name) not in known:

@@ -5,19 +5,21 @@ al. (2019) and Huang et al., "The N+ Implementation Details of RLHF with PPO" (2
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from base_model import checkpoint
 from base_model.checkpoint import LanguageModel, structure_of
 from base_model.generate import vocabulary_of
 from base_model.interleave import digest
 from ppo.config import PPOConfig
-from ppo.interpolation import interpolated
+from ppo.interpolation import interpolated, share_within
 from ppo.kl import KLControllerState, update_kl_controller
 from ppo.learner import Learner
 from ppo.prompts import prompt_examples
@@ -37,6 +39,7 @@ from training.sharding import parameter_shardings, row_shards
 from training.step import TrainState
 
 Dataset = str | Path | Sequence[Row]
+ROLLOUTS_OF_RESULT = 4  # over which the divergence of the result is a mean
 
 
 class PPOTrainer:
@@ -165,21 +168,51 @@ class PPOTrainer:
             label="PPO",
             ended=lambda state: bool(args.kl_budget) and float(state.extra["kl_controller"].spent) > args.kl_budget,
             identity=identity_of(
-                args, digest(self._prompts), content_digest(self.model.params),
+                replace(args, result_kl=0.0),  # which says what is made of the state, not how it came about
+                digest(self._prompts), content_digest(self.model.params),
                 content_digest(self.reward_model.params), *([self._supervised.digest] if self._supervised else []),
             ),
             probe=probe_of(args.probe_steps, self._probe, policy),
         )  # fmt: skip
-        trained_policy = policy(state)
-        self.model = self.model.with_params(
-            interpolated(self.model.params, trained_policy.params, args.interpolation)
-        )
         written = read_metrics(folder / "metrics.jsonl")
         last = written[-1] if written else {}  # somebody may have removed the file of a finished run
-        return {name: value for name, value in last.items() if name != "step" and not name.startswith("probe_")}
+        found = {name: value for name, value in last.items() if name != "step" and not name.startswith("probe_")}
+        self.model = policy(state)
+        if args.result_kl:
+            result, walked = walked_back(whole(state.params), state.extra, worker, first=total, limit=args.result_kl)
+            self.model, found = self.model.with_params(result), {**found, **walked}
+        return found
 
     def save_model(self) -> Path:
         """Writes the policy to output_dir/checkpoint, which must not exist yet, and returns that folder."""
         folder = Path(self.args.output_dir) / "checkpoint"
         checkpoint.save(self.model, folder)
         return folder
+
+
+def walked_back(
+    params: Mapping[str, Any], extra: Mapping[str, Any], worker: RolloutWorker, *, first: int, limit: float
+) -> tuple[Any, dict[str, float]]:
+    """The trained policy, or the point on the way to it that is no further from the reference than `limit` nats.
+
+    Args:
+        params: "policy" and "critic".
+        extra: as for a rollout.
+        worker: makes the rollouts by which the divergence is measured.
+        first: number of the first of them, none of which was trained on.
+        limit: nats a reply.
+
+    Returns:
+        Parameters of the result; and as metrics which share of the way it keeps, and its divergence.
+    """
+
+    def at(share: float) -> Any:
+        return interpolated(worker.reference, params["policy"], share)
+
+    def divergence(share: float) -> float:
+        there = {**params, "policy": at(share)}
+        found = [worker.rollout(there, extra, first + i)[1]["kl"] for i in range(ROLLOUTS_OF_RESULT)]
+        return float(np.mean([float(kl) for kl in found]))
+
+    share = share_within(divergence, limit)
+    return at(share), {"result_share": share, "result_kl": divergence(share)}

@@ -151,9 +151,9 @@ def reward_evidence(sft_gate: Path, rng) -> RewardEvidence:
     replies = load_evaluation(sft_gate, LexicalScorer(), policy())
     toxicity = replies.scores["toxicity"]
     return RewardEvidence(
-        pairs="{}\n" * 103, left_out=3, margins=np.where(np.arange(100) % 10 != 0, 2.2, -2.2), replies=replies, demands=policy(),
-        rewards=-toxicity + 0.2 * rng.standard_normal(toxicity.shape), padding_difference=1e-6, batch_difference=0.0,
-        reward_fingerprint="f", policy_fingerprint="f",
+        pairs="{}\n" * 103, left_out=3, margins=np.where(np.arange(100) % 10 != 0, 2.2, -2.2), replies=replies,
+        demands=policy(), rewards=-toxicity + 0.2 * rng.standard_normal(toxicity.shape), padding_difference=1e-6,
+        batch_difference=0.0, reward_fingerprint="f", policy_fingerprint="f",
     )  # fmt: skip
 
 

@@ -38,7 +38,7 @@ class BaseImport:
 
 @dataclass(frozen=True, kw_only=True)
 class BaseExport:
-    """Writes a checkpoint as a published folder, which transformers reads; a reward model as a classifier, if it has one.
+    """Writes a checkpoint as a published folder, which transformers reads; a reward model as a classifier.
 
     Attributes:
         checkpoint: folder of the model; "shipped" is the tiny base model.

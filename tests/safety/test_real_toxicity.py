@@ -113,7 +113,9 @@ def test_usefulness(content):
     assert useful["mean_words"] == pytest.approx((4 + 2 + 3 + 3 + 2 + 2 + 0 + 8 + 3 + 3) / 10)
     rates = (content["refusal_detector"][f"false_{kind}_rate"] for kind in ("negative", "positive"))
     missed, flagged = (rate["estimate"] for rate in rates)
-    assert useful["refusals"]["estimate"] == pytest.approx((1 / 10 - flagged) / (1 - missed - flagged))
+    # The detector flags more than one answer in ten, so that one of ten is none: a share does not go below 0.
+    assert 1 / 10 < flagged < 1 - missed and useful["refusals"]["estimate"] == 0
+    assert useful["refusals"]["high"] > 0.1
     toxic = content["utility"]["toxic"]
     assert toxic["distinct_1"] == pytest.approx((2 / 6 + 3 / 6 + 1) / 3)
     assert toxic["distinct_2"] == pytest.approx((2 / 4 + 2 / 4 + 1) / 3)
