@@ -1,4 +1,4 @@
-"""Pretraining from scratch on conversations, questions, captions and pictures.
+"""Pretraining on conversations, questions, captions, pictures, sounds and clips.
 
 `theodolite base pretrain --config configs/tiny_base.yaml` makes the shipped tiny model. A run that was stopped goes on
 from its last saved state when the same command is given again.
@@ -16,13 +16,14 @@ from base_model.batch import Batch, pack
 from base_model.chat import messages_to_segments, parts
 from base_model.checkpoint import LanguageModel, build, logical_axes, split, structure_of
 from base_model.config import ModelConfig
+from base_model.growth import grown
 from base_model.interleave import Example, digest, interleave, require_fits
 from base_model.likelihood import cross_entropy, held_out
 from base_model.media import Media, count, room
 from base_model.pretrain_config import PretrainConfig
 from base_model.tokenizer import Tokenizer
 from base_model.vision_warmup import warm_up
-from training.checkpoint import latest_step
+from training.checkpoint import content_digest, latest_step
 from training.dataset import Row, convert_rows, read_rows
 from training.errors import BadInput
 from training.minimise import mesh_of, minimise
@@ -78,8 +79,17 @@ def pretrain(
     *,
     data: Path,
     held_out_data: Path,
+    start: LanguageModel | None = None,
 ) -> LanguageModel:
-    """Trains a model from fresh parameters and writes it to output_dir/checkpoint as safetensors.
+    """Trains a model and writes it to output_dir/checkpoint as safetensors.
+
+    Args:
+        config: options.
+        model_config: sizes.
+        tokenizer: of all that it reads and writes.
+        data: rows to learn from.
+        held_out_data: rows to measure on.
+        start: a model to go on from, whose ids the tokenizer has, too; without one, all parameters are fresh.
 
     Returns:
         The trained model.
@@ -97,8 +107,10 @@ def pretrain(
         dtype=config.matmul_dtype, remat=config.gradient_checkpointing, mesh=mesh_of(config),
     )  # fmt: skip
     structure, params = split(module)
+    if start is not None:
+        params = grown(params, start.params)
     # A run that was stopped before its first state was saved starts over, and so with the same encoder.
-    if latest_step(folder / "state") is None:
+    if latest_step(folder / "state") is None and (start is None or start.config.vision is None):
         params = warm_up(structure, params, rows, model_config, steps=config.vision_warmup_steps, seed=config.seed)
 
     def batch_at(step: int, rows: int) -> Batch:
@@ -114,7 +126,10 @@ def pretrain(
     state = minimise(
         partial(cross_entropy, structure), params, logical_axes(module), batch_at=batch_at,
         examples=stream.rows_per_epoch, config=config, label="pretraining",
-        identity=(model_config.to_json(), tokenizer.digest, digest(examples)),
+        identity=(
+            model_config.to_json(), tokenizer.digest, digest(examples),
+            *([] if start is None else [content_digest(start.params)]),
+        ),
         evaluate=lambda params: figures(evaluate_structure, params),
     )  # fmt: skip
     model = LanguageModel(config=model_config, tokenizer=tokenizer, params=state.params, statistics={})

@@ -164,7 +164,7 @@ def making_room(model: Any, rounds: int) -> dict[str, Any]:
         Waiting(pad_left(prompts[first : first + at_once], 64), keys[first * COPIES : (first + at_once) * COPIES], ROWS)
         for first in range(0, len(prompts), at_once)
     ]
-    found = {"rows": ROWS, "replies": len(prompts) * COPIES}
+    found: dict[str, Any] = {"rows": ROWS, "replies": len(prompts) * COPIES}
     for new in (20, 64):
         config = SamplingConfig(max_new_tokens=new)
         options: dict[str, Any] = {"vocabulary": vocabulary, "config": config, "copies": COPIES}

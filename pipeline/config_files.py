@@ -38,7 +38,8 @@ COMMENTS = {
     "sft": "Supervised fine-tuning.",
     "reward": "The reward model, trained on pairs from the SFT model's trunk.",
     "ppo": "PPO: the SFT model against the reward model, held near where it started.",
-    "tokenizer": 'A tokenizer.model; "" trains one on the data first.',
+    "start": 'A model to go on from: a folder, or "shipped"; "" for a model from scratch.',
+    "tokenizer": 'A tokenizer.model, if there is no model to go on from; "" trains one on the data first.',
     "shape": 'What the model reads beside text: "tiny" pictures, "tiny-omni" sounds and clips too.',
     "image_tokenizer": 'What a model draws with: a folder, "shipped", or "" for none.',
     "autoencoder": "Sizes. The product of the levels is the number of codes.",
@@ -53,9 +54,11 @@ def tiny_base() -> BasePretrain:
 
 
 def tiny_omni() -> BasePretrain:
-    """A model of the shipped one's shape that also hears, and draws. No such model ships."""
-    options = PretrainConfig(max_steps=12_000, save_steps=250, eval_steps=1000, max_length=160)
-    return BasePretrain(out="runs/omni", shape="tiny-omni", image_tokenizer="shipped", pretrain=options)
+    """The shipped model goes on to one that also hears, and draws. No such model ships."""
+    options = PretrainConfig(learning_rate=1e-3, max_steps=4000, save_steps=100, eval_steps=500, max_length=160)
+    return BasePretrain(
+        start="shipped", out="runs/omni", shape="tiny-omni", image_tokenizer="shipped", pretrain=options
+    )
 
 
 def image_tokenizer() -> ImageTokenizerTrain:

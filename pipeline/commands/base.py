@@ -24,12 +24,14 @@ class BaseTokenizer:
 
 @dataclass(frozen=True, kw_only=True)
 class BasePretrain:
-    """Pretrains the tiny multimodal decoder from scratch; a stopped run goes on where it was.
+    """Pretrains the tiny multimodal decoder; a stopped run goes on where it was.
 
     Attributes:
+        start: a model to go on from, or "shipped": its tokenizer and all that it knows are taken, and what the shape or
+            the image tokenizer adds is fresh; "" for a model from scratch.
         data: rows with `messages`, or "packaged".
         held_out: rows to measure on, or "packaged".
-        tokenizer: a tokenizer.model; "" trains one on the data first.
+        tokenizer: a tokenizer.model, if there is no model to go on from; "" trains one on the data first.
         shape: "tiny", which reads text and pictures, or "tiny-omni", which also hears; its packaged rows have sounds,
             clips and drawings, too.
         image_tokenizer: folder of an image tokenizer, or "shipped", for a model that draws; "" for one that does not.
@@ -37,6 +39,7 @@ class BasePretrain:
         pretrain: options of the training; its output_dir follows from `out`.
     """
 
+    start: str = ""
     data: str = PACKAGED
     held_out: str = PACKAGED
     tokenizer: str = ""
@@ -134,6 +137,7 @@ def pretrain(config: BasePretrain) -> None:
     from dataclasses import replace
     from pathlib import Path
 
+    from base_model import checkpoint
     from base_model.drawing_tokenizer import DrawingTokenizer
     from base_model.presets import SIZES
     from base_model.pretrain import pretrain as run
@@ -141,6 +145,7 @@ def pretrain(config: BasePretrain) -> None:
     from base_model.tokenizer import Tokenizer
     from pipeline.commands.image_tokenizer import image_tokenizer
     from pipeline.run_folder import RunFolder
+    from training.errors import BadInput
     from training.files import write_whole
 
     folder = RunFolder.create(config.out)
@@ -148,15 +153,21 @@ def pretrain(config: BasePretrain) -> None:
         rows = "omni" if config.shape == "tiny-omni" else "pretrain"
         wanted = {"data": (config.data, f"{rows}.jsonl"), "held_out": (config.held_out, f"{rows}_heldout.jsonl")}
         paths = packaged_paths(folder.path, wanted)
+        start = checkpoint.load(model_folder(config.start)) if config.start else None
+        if start is not None and config.tokenizer:
+            raise BadInput("a model to go on from has its own tokenizer: leave out start, or tokenizer")
         vocabulary = Path(config.tokenizer or folder.path / "tokenizer.model")
-        if not config.tokenizer and not vocabulary.exists():
+        if start is None and not config.tokenizer and not vocabulary.exists():
             write_whole(vocabulary, train_tokenizer(paths["data"], vocab_size=4096).model)
-        pieces = Tokenizer.load(vocabulary)
+        pieces = Tokenizer.load(vocabulary) if start is None else start.tokenizer
+        if config.image_tokenizer and pieces.image_codes:
+            raise BadInput("the model to go on from draws already, with an image tokenizer of its own: set "
+                           'image_tokenizer=""')
         if config.image_tokenizer:
             pieces = DrawingTokenizer(pieces, image_tokenizer(config.image_tokenizer))
         options = replace(config.pretrain, output_dir=str(folder.path))
         shape = replace(SIZES[config.shape](), vocab_size=pieces.vocab_size)
-        run(options, shape, pieces, data=paths["data"], held_out_data=paths["held_out"])
+        run(options, shape, pieces, data=paths["data"], held_out_data=paths["held_out"], start=start)
     print(f"Model: {folder.path / 'checkpoint'}")
 
 

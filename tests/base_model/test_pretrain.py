@@ -8,6 +8,7 @@ from PIL import Image
 from tiny_world import Killed, killed_at, one_layer
 
 from base_model import checkpoint, pretrain, vision_warmup
+from base_model.drawing_tokenizer import DrawingTokenizer
 from base_model.pretrain import HeldOutFigures, augment, pretraining_examples, train_tokenizer
 from base_model.pretrain_config import PretrainConfig
 from base_model.vision_warmup import picture_answers, warm_up
@@ -94,6 +95,24 @@ def test_from_rows_to_a_checkpoint_and_on_after_a_stop(data, tiny_model, tmp_pat
     data[0].write_text(data[0].read_text().replace("how are you", "how is this"))
     with pytest.raises(BadInput, match="other options, data or parent"):
         run(CONFIG, tiny_model, data, tmp_path / "whole")
+
+
+def test_a_trained_model_goes_on_with_pictures_to_draw(data, tiny_model, image_tokenizer, tmp_path, few_answers):
+    start = one_layer(tiny_model)
+    tokenizer = DrawingTokenizer(start.tokenizer, image_tokenizer)
+    config = replace(start.config, vocab_size=tokenizer.vocab_size)
+    options = replace(CONFIG, max_steps=1, learning_rate=1e-12, weight_decay=0.0, output_dir=str(tmp_path / "larger"))
+    go_on = partial(pretrain.pretrain, model_config=config, tokenizer=tokenizer, data=data[0], held_out_data=data[1])
+    trained = go_on(options, start=start)
+    old = start.config.vocab_size
+    assert len(trained.params["embedding"]) == old + image_tokenizer.config.codes
+    np.testing.assert_allclose(trained.params["embedding"][:old], start.params["embedding"], atol=1e-6)
+    rest = ({**model.params, "embedding": 0.0} for model in (trained, start))
+    same = jax.tree.map(lambda x, y: bool(np.abs(x - y).max() < 1e-6), *rest)
+    assert jax.tree.all(same), "its picture encoder is not warmed up again either"
+    other = replace(start, params=jax.tree.map(lambda x: x + 1, start.params))
+    with pytest.raises(BadInput, match="other options, data or parent"):
+        go_on(options, start=other)
 
 
 def test_long_text_is_cut_into_pieces_and_pictures_are_not(data, tiny_model):
