@@ -112,7 +112,8 @@ class PPOTrainer:
 
     def train(self) -> dict[str, float]:
         """Trains, from the newest saved state if there is one, and returns the last rollout's metrics."""
-        args, folder = self.args, Path(self.args.output_dir)
+        # The limit says what is made of the trained policy, not how that comes about.
+        args, limit, folder = replace(self.args, result_kl=0.0), self.args.result_kl, Path(self.args.output_dir)
         mesh = mesh_of(args)
         minibatch = batch_size_of(args, mesh)
         episodes = minibatch * args.num_mini_batches
@@ -168,8 +169,7 @@ class PPOTrainer:
             label="PPO",
             ended=lambda state: bool(args.kl_budget) and float(state.extra["kl_controller"].spent) > args.kl_budget,
             identity=identity_of(
-                replace(args, result_kl=0.0),  # which says what is made of the state, not how it came about
-                digest(self._prompts), content_digest(self.model.params),
+                args, digest(self._prompts), content_digest(self.model.params),
                 content_digest(self.reward_model.params), *([self._supervised.digest] if self._supervised else []),
             ),
             probe=probe_of(args.probe_steps, self._probe, policy),
@@ -178,8 +178,8 @@ class PPOTrainer:
         last = written[-1] if written else {}  # somebody may have removed the file of a finished run
         found = {name: value for name, value in last.items() if name != "step" and not name.startswith("probe_")}
         self.model = policy(state)
-        if args.result_kl:
-            result, walked = walked_back(whole(state.params), state.extra, worker, first=total, limit=args.result_kl)
+        if limit:
+            result, walked = walked_back(whole(state.params), state.extra, worker, first=total, limit=limit)
             self.model, found = self.model.with_params(result), {**found, **walked}
         return found
 
