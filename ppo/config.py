@@ -37,8 +37,8 @@ class PPOConfig(TrainingConfig):
             what the reward model does not look at; 0 for none.
         ptx_max_length: tokens of a packed supervised row.
         per_device_ptx_batch_size: packed supervised rows of a micro-batch, on each device.
-        result_kl: nats a reply that the result may lie from the SFT model: a policy that went further is walked back on
-            the straight line between their parameters, see ppo/interpolation.py; 0 for no limit.
+        result_diversity: share of the SFT model's distinct-2 that the result keeps: a policy that lost more is walked
+            back on the straight line between their parameters, see ppo/interpolation.py; 0 takes it as it is.
         gamma: discount.
         lam: lambda of generalised advantage estimation.
         whiten_rewards: scale token rewards to variance 1.
@@ -80,7 +80,7 @@ class PPOConfig(TrainingConfig):
     ptx_coef: float = 0.0
     ptx_max_length: int = 128
     per_device_ptx_batch_size: int = 8
-    result_kl: float = 0.0
+    result_diversity: float = 0.0
     gamma: float = 1.0
     lam: float = 0.95
     whiten_rewards: bool = False
@@ -104,10 +104,10 @@ class PPOConfig(TrainingConfig):
             "per_device_ptx_batch_size",
         )  # fmt: skip
         for name in ("kl_coef", "kl_target", "kl_budget", "cliprange_high", "vf_coef", "entropy_coef", "score_clip",
-                     "ptx_coef", "result_kl", "target_kl", "probe_steps"):  # fmt: skip
+                     "ptx_coef", "target_kl", "probe_steps"):  # fmt: skip
             if not getattr(self, name) >= 0:
                 raise BadInput(f"{name} must be 0 or above, not {getattr(self, name)}")
-        for name in ("gamma", "lam"):
+        for name in ("gamma", "lam", "result_diversity"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BadInput(f"{name} lies between 0 and 1, not {getattr(self, name)}")
         for name in ("kl_estimator", "loss_aggregation"):

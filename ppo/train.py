@@ -12,14 +12,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from base_model import checkpoint
 from base_model.checkpoint import LanguageModel, structure_of
 from base_model.generate import vocabulary_of
 from base_model.interleave import digest
+from base_model.sampling import SamplingConfig
 from ppo.config import PPOConfig
-from ppo.interpolation import interpolated, share_within
+from ppo.interpolation import walked_back
 from ppo.kl import KLControllerState, update_kl_controller
 from ppo.learner import Learner
 from ppo.prompts import prompt_examples
@@ -39,7 +39,6 @@ from training.sharding import parameter_shardings, row_shards
 from training.step import TrainState
 
 Dataset = str | Path | Sequence[Row]
-ROLLOUTS_OF_RESULT = 4  # over which the divergence of the result is a mean
 
 
 class PPOTrainer:
@@ -112,8 +111,9 @@ class PPOTrainer:
 
     def train(self) -> dict[str, float]:
         """Trains, from the newest saved state if there is one, and returns the last rollout's metrics."""
-        # The limit says what is made of the trained policy, not how that comes about.
-        args, limit, folder = replace(self.args, result_kl=0.0), self.args.result_kl, Path(self.args.output_dir)
+        # It says what is made of the trained policy, not how that comes about.
+        args, limit = replace(self.args, result_diversity=0.0), self.args.result_diversity
+        folder = Path(args.output_dir)
         mesh = mesh_of(args)
         minibatch = batch_size_of(args, mesh)
         episodes = minibatch * args.num_mini_batches
@@ -179,8 +179,10 @@ class PPOTrainer:
         found = {name: value for name, value in last.items() if name != "step" and not name.startswith("probe_")}
         self.model = policy(state)
         if limit:
-            result, walked = walked_back(whole(state.params), state.extra, worker, first=total, limit=limit)
-            self.model, found = self.model.with_params(result), {**found, **walked}
+            sampling = SamplingConfig(max_new_tokens=args.response_length, temperature=args.temperature)
+            reference = self.model.with_params(still["policy"])
+            self.model, walked = walked_back(reference, self.model, self._prompts, sampling, limit=limit)
+            found |= walked
         return found
 
     def save_model(self) -> Path:
@@ -188,31 +190,3 @@ class PPOTrainer:
         folder = Path(self.args.output_dir) / "checkpoint"
         checkpoint.save(self.model, folder)
         return folder
-
-
-def walked_back(
-    params: Mapping[str, Any], extra: Mapping[str, Any], worker: RolloutWorker, *, first: int, limit: float
-) -> tuple[Any, dict[str, float]]:
-    """The trained policy, or the point on the way to it that is no further from the reference than `limit` nats.
-
-    Args:
-        params: "policy" and "critic".
-        extra: as for a rollout.
-        worker: makes the rollouts by which the divergence is measured.
-        first: number of the first of them, none of which was trained on.
-        limit: nats a reply.
-
-    Returns:
-        Parameters of the result; and as metrics which share of the way it keeps, and its divergence.
-    """
-
-    def at(share: float) -> Any:
-        return interpolated(worker.reference, params["policy"], share)
-
-    def divergence(share: float) -> float:
-        there = {**params, "policy": at(share)}
-        found = [worker.rollout(there, extra, first + i)[1]["kl"] for i in range(ROLLOUTS_OF_RESULT)]
-        return float(np.mean([float(kl) for kl in found]))
-
-    share = share_within(divergence, limit)
-    return at(share), {"result_share": share, "result_kl": divergence(share)}

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from tiny_world import Killed, killed_at, one_layer, prompt_rows, scalar, talk_rows
+from tiny_world import TALK, Killed, killed_at, one_layer, prompt_rows, scalar, talk_rows
 
+import ppo.interpolation
 import ppo.worker
 from base_model.batch import cuts_of
 from base_model.checkpoint import structure_of
@@ -273,21 +274,29 @@ def test_supervised_rows_are_learned_beside_the_prompts(model, reward_model, pic
     assert (here / "out" / "metrics.jsonl").read_text() == whole
 
 
-def test_the_result_is_walked_back_to_where_it_may_lie(whole, model, start, here):
-    trained, returned, metrics, folder = whole
+def test_the_result_is_walked_back_until_it_is_varied(whole, model, start, here, monkeypatch):
+    trained, _, metrics, folder = whole
     shutil.copytree(folder, here / "out")
-    state = folder_digest(here / "out" / "state")
-    limit = returned["kl"] / 2
-    trainer = start(replace(OPTIONS, result_kl=limit))
+    state, began, ended = folder_digest(folder / "state"), model.params["embedding"], trained.model.params["embedding"]
+    moved = lambda given: float(np.abs(given.params["embedding"] - began).max())  # noqa: E731
+    farthest, asked = moved(trained.model), []
+
+    def replies(given, prompts, sampling, copies):
+        """The further from the start, the more alike: of ten pairs of words one is new less with each tenth of it."""
+        asked.append((len(prompts), sampling.max_new_tokens, sampling.temperature, copies))
+        alike = round(10 * moved(given) / farthest)
+        return [[" ".join(map(str, range(11 - alike))) + " 0 0" * alike] for _ in prompts]
+
+    monkeypatch.setattr(ppo.interpolation, "generate", replies)
+    trainer = start(replace(OPTIONS, result_diversity=0.6))
     walked = trainer.train()
-    assert 0 < walked["result_kl"] <= limit and 0 < walked["result_share"] < 1
-    began, ended = model.params["embedding"], trained.model.params["embedding"]
-    np.testing.assert_allclose(
-        trainer.model.params["embedding"] - began, walked["result_share"] * (ended - began), atol=1e-6
-    )
-    far = start(replace(OPTIONS, result_kl=1e6))
-    assert far.train()["result_share"] == 1
-    np.testing.assert_array_equal(far.model.params["embedding"], ended)
+    assert set(asked) == {(len(TALK), OPTIONS.response_length, OPTIONS.temperature, 25)}
+    assert 0.6 <= walked["result_diversity"] < 0.7 and 0 < walked["result_share"] < 1
+    kept = walked["result_share"]
+    np.testing.assert_allclose(trainer.model.params["embedding"] - began, kept * (ended - began), atol=1e-6)
+    all_of_it = start(replace(OPTIONS, result_diversity=0.01))
+    assert all_of_it.train()["result_share"] == 1
+    np.testing.assert_array_equal(all_of_it.model.params["embedding"], ended)
     # Another limit is another result of the same training, which was not done again.
     assert folder_digest(here / "out" / "state") == state and (here / "out" / "metrics.jsonl").read_text() == metrics
 
