@@ -63,7 +63,8 @@ def as_stored(found: Mapping[str, Stage], stored: Mapping[str, np.ndarray]) -> d
             compared[name] = states[valid], None
             continue
         # Without the blank slots of a row, and the padding that other rows have made necessary.
-        items, width = wanted.shape[:2] if wanted.ndim > 1 else valid.shape
+        like = wanted if wanted.ndim > 1 else valid
+        items, width = like.shape[0], like.shape[1]
         part = slice(items), slice(max(width, valid[:items].any(0).sum()))
         compared[name] = (valid[part], None) if name in masks else (states[part], valid[part])
     return compared
