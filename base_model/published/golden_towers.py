@@ -63,8 +63,7 @@ def as_stored(found: Mapping[str, Stage], stored: Mapping[str, np.ndarray]) -> d
             compared[name] = states[valid], None
             continue
         # Without the blank slots of a row, and the padding that other rows have made necessary.
-        like = wanted if wanted.ndim > 1 else valid
-        items, width = like.shape[0], like.shape[1]
+        items, width = (wanted if wanted.ndim > 1 else states).shape[:2]
         part = slice(items), slice(max(width, valid[:items].any(0).sum()))
         compared[name] = (valid[part], None) if name in masks else (states[part], valid[part])
     return compared
