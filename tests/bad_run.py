@@ -7,8 +7,10 @@ import tiny_run
 
 from pipeline import ledger
 from pipeline.chain import run_identity
-from pipeline.config import gate_policy, reward_gate_policy
+from pipeline.config import RunConfig
+from pipeline.grounds import grounds
 from pipeline.keyring import Keyring
+from pipeline.options import parse
 from pipeline.run_folder import RunFolder
 from safety.attestation import Seal
 from safety.clauses import Clause
@@ -27,12 +29,10 @@ def write(folder: Path, model) -> Path:
 def attest(folder: Path, stage: str, checkpoint: Path, run: Path | None = None) -> None:
     """Signs a passing verdict about a checkpoint's bytes, by the run's own policy, and puts it on record."""
     where = RunFolder.create(run or folder / "run")
-    if stage == "reward":
-        policy = reward_gate_policy(str(folder / "reward_gate.yaml"))
-    else:
-        policy = gate_policy(str(folder / "gate.yaml"))
+    config = parse(RunConfig, ["--config", str(folder / "run.yaml")])
+    wanted = grounds(config, stage, config.data)
     verdict = Verdict(
-        stage=stage, profile=policy.profile, outcome="pass", reasons=("taken for granted",), policy=policy.digest,
+        stage=stage, profile="tiny", outcome="pass", reasons=("taken for granted",), **wanted._asdict(),
         clauses=(Clause("absolute/all/emt", "pass", "taken for granted"),), checkpoint=folder_digest(checkpoint),
         parent_verdict=_verdict(where, {"sft": "base", "reward": "sft"}.get(stage)),
         base_verdict=_verdict(where, {"sft": "base"}.get(stage)),

@@ -15,7 +15,7 @@ from base_model.published.golden import read_golden, rows_of
 from base_model.published.golden_media import media_of
 from base_model.published.model import abstract_model, read_params
 from base_model.sampling import SamplingConfig, Vocabulary, sample
-from ppo.rollout import Models, join, response_log_probs
+from ppo.rollout import Models, join, response_log_probs, responses_of
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "decoder"
 # Models with encoders take long to compile.
@@ -60,5 +60,5 @@ def test_sampled_log_probs_are_the_trainers(name, tiny_model, structure, make_ex
     copied = jax.tree.map(lambda x: np.repeat(x, COPIES, 0), prompts)
     models = Models(decoder, vocabulary)
     score = jax.jit(lambda params, rows: response_log_probs(models, params, rows, length=LENGTH, temperature=1.0))
-    expected, _ = score(params, join(copied, samples))
+    expected, _ = score(params, join(copied, responses_of(samples, vocabulary)))
     np.testing.assert_allclose(samples.log_probs, np.where(samples.mask, expected, 0), atol=1e-5)

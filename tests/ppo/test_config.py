@@ -149,7 +149,7 @@ def loop(tiny_model):
         seen = {"rollouts": [], "updates": [], "sampled": [], "statistics": []}
         batch = lambda rows: jnp.zeros((rows, 2))  # noqa: E731
 
-        def sample(structure, params, prompts, keys, *, vocabulary, config):
+        def sample(structure, params, prompts, keys, *, vocabulary, config, cuts):
             seen["sampled"].append((len(keys), config.max_new_tokens, config.temperature, prompts.tokens.shape[1]))
             return Samples(*(jnp.zeros((len(keys), 1), kind) for kind in (np.int32, bool, np.float32)))
 
@@ -262,6 +262,6 @@ def test_no_option_is_forgotten():
         test_what_cannot_be_is_said,
     )
     tried = {name for test in tables for mark in test.pytestmark for case in mark.args[1] for name in case[0]}
-    elsewhere = {"on_bad_row", "kl_budget", "probe_steps"}  # tests of prompts, of training and of the probe
+    elsewhere = {"on_bad_row", "kl_budget", "result_diversity", "probe_steps"}  # tests of prompts, training, the probe
     own = {field.name for field in dataclasses.fields(PPOConfig)} - {f.name for f in dataclasses.fields(TrainingConfig)}
     assert own <= tried | elsewhere
