@@ -1,24 +1,16 @@
 """Messages to segments: the chat template, and what of it a model is trained on."""
 
 import hashlib
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from base_model.interleave import Drawn, Medium, Segment, Text
+from base_model.segments import Drawn, Medium, Segment, Text, Words
 from base_model.tokenizer import BOS, END_OF_TURN, EOS, MODEL, ROLES, SYSTEM, USER, Tokenizer
 from training.errors import BadInput
 
 # Part of a model's identity: a reward model must have been trained on the template that the policy speaks.
 TEMPLATE = f"<bos> ({{{SYSTEM} {USER} {MODEL}}} content {END_OF_TURN})* <eos>"
-
-
-class Words(NamedTuple):
-    """A text that is no ids yet, for it may be joined with the next, and whether a model learns to produce it."""
-
-    text: str
-    learn: bool
 
 
 def fingerprint(tokenizer: Tokenizer) -> str:
@@ -53,7 +45,7 @@ def messages_to_segments(
         raise BadInput("a row needs at least one message, this one has none")
     if not isinstance(messages, Sequence) or not all(isinstance(message, Mapping) for message in messages):
         raise BadInput('messages are a list of objects {"role": ..., "content": ...}, and this row has something else')
-    segments: list[Segment | Words] = [Text([BOS], False)]
+    segments: list[Segment] = [Text([BOS], False)]
     replies = [index for index, message in enumerate(messages) if message.get("role") == "assistant"]
     for index, message in enumerate(messages):
         role = message.get("role")
@@ -63,9 +55,7 @@ def messages_to_segments(
         segments += _opening(role, tokenizer, loss_on == "all")
         draws = role == "assistant" and tokenizer.image_codes is not None
         for part in parts(message.get("content")):
-            segment = _part(part, tokenizer, folder, learn, draws)
-            around = [Words(tokenizer.around(segment.kind), loss_on == "all")] if isinstance(segment, Medium) else []
-            segments += [*around, segment, *around]
+            segments.append(_part(part, tokenizer, folder, learn, draws, loss_on == "all"))
         segments.append(Text([tokenizer.end_of_turn], learn))
         if tokenizer.after_turn:
             segments.append(Text(tokenizer.after_turn, loss_on == "all"))
@@ -73,24 +63,12 @@ def messages_to_segments(
         segments += _opening("assistant", tokenizer, False)
     elif ending == "document":
         segments.append(Text([EOS], loss_on == "all"))
-    return _encoded(segments, tokenizer)
+    return segments
 
 
-def _opening(role: str, tokenizer: Tokenizer, learn: bool) -> list[Segment | Words]:
+def _opening(role: str, tokenizer: Tokenizer, learn: bool) -> list[Segment]:
     token, name = tokenizer.opening(role)
     return [Text([token], learn), Words(name, learn)]
-
-
-def _encoded(segments: Sequence[Segment | Words], tokenizer: Tokenizer) -> list[Segment]:
-    """The segments with their words as ids, neighbours joined where the tokenizer does so."""
-    found: list[Segment] = []
-    for learn, run in itertools.groupby(segments, lambda part: part.learn if isinstance(part, Words) else None):
-        parts = list(run)
-        found += [part for part in parts if not isinstance(part, Words)]
-        texts = [part.text for part in parts if isinstance(part, Words)]
-        texts = ["".join(texts)] if tokenizer.joins_texts else texts
-        found += [Text(tokenizer.encode(text), bool(learn)) for text in texts if text]
-    return found
 
 
 def parts(content: Any) -> list[Mapping[str, Any]]:
@@ -102,14 +80,16 @@ def parts(content: Any) -> list[Mapping[str, Any]]:
     raise BadInput(f"a message's content is a string or a list of parts, not {type(content).__name__}")
 
 
-def _part(part: Mapping[str, Any], tokenizer: Tokenizer, folder: Path, learn: bool, draws: bool) -> Segment | Words:
+def _part(
+    part: Mapping[str, Any], tokenizer: Tokenizer, folder: Path, learn: bool, draws: bool, learn_all: bool
+) -> Segment:
     kind = part.get("type")
     if kind == "text" and isinstance(part.get("text"), str):
         return Words(part["text"].strip() if tokenizer.joins_texts else part["text"], learn)
     if draws and kind == "image" and part.get(kind) is not None:
         return Drawn(part[kind], folder, learn)
     if kind in ("image", "audio", "video") and part.get(kind) is not None:
-        return Medium(kind, part[kind], folder)
+        return Medium(kind, part[kind], folder, learn_all)
     given = repr(dict(part))[:80]
     raise BadInput(f"a content part is text, image, audio or video with its value under that key, not {given}")
 

@@ -24,11 +24,14 @@ from base_model.model_folder import read_arrays, read_description, verified, wri
 from base_model.tokenizer import Tokenizer
 from training.checkpoint import content_digest, restore_params, save_params
 from training.errors import BadInput
+from training.sharding import placed
 
 FORMAT = 1
 # Of a number in the file of each kind of `save`.
 BITS = {"safetensors": 16, "int8": 8, "int4": 4}
 FIELDS = {"format", "kind", "model", "fingerprint", "statistics", "content_digest", "digest", "tokenizer"}
+# Names of the axes of a reward model's head.
+HEAD_AXES: dict[str, tuple[str | None, ...]] = {"weight": (None,), "bias": ()}
 # The folder of a model that draws has that of its image tokenizer in it.
 IMAGE_TOKENIZER = "image_tokenizer"
 
@@ -150,16 +153,21 @@ def kind_of(folder: Path) -> str:
     return "scalar" if read_config(folder / "config.json").get("kind") == "scalar" else "decoder"
 
 
-def load(folder: Path | str, *, kind: str = "decoder", attested: str | None = None) -> LanguageModel:
+def load(
+    folder: Path | str, *, kind: str = "decoder", attested: str | None = None, mesh: Mesh | None = None
+) -> LanguageModel:
     """Reads a model from its folder and verifies that its parameters are those that were written.
 
     Args:
         folder: where it lies.
         kind: "decoder", or "scalar" for a reward model.
         attested: the digest that config.json must have, if given; all else that is read is compared with that file.
+        mesh: over whose devices the parameters are split as they are read, so that none ever holds all of them; by
+            default they lie on one device.
 
     Raises:
-        BadInput: when a file is missing, damaged or changed, a number is not finite, or the kind is another one.
+        BadInput: when a file is missing, damaged or changed, a number is not finite, the kind is another one, or the
+            mesh does not divide a width.
         Refused: when config.json is not the attested one.
     """
     folder = Path(folder)
@@ -169,12 +177,12 @@ def load(folder: Path | str, *, kind: str = "decoder", attested: str | None = No
         raise BadInput(f"{folder} holds a model of kind {description.get('kind')!r}, and {wanted} is needed here")
     config = ModelConfig.from_dict(description.get("model", {}))
     tokenizer = load_tokenizer(folder, config, description.get("tokenizer", {}))
-    shape = abstract_params(config, tokenizer, kind)
+    shape = abstract_params(config, tokenizer, kind, mesh)
     if (folder / "model.safetensors").exists():
         params = read_arrays(folder / "model.safetensors", shape)
     else:
         params = restore_params(folder / "params", shape)
-    params = verified(params, description, folder)
+    params = verified(params, description, folder, shape)
     model = LanguageModel(
         config=config, tokenizer=tokenizer, params=params, kind=kind, statistics=description.get("statistics", {})
     )
@@ -194,10 +202,12 @@ def load_tokenizer(folder: Path, config: ModelConfig, settings: Mapping[str, Any
     return text if images is None else DrawingTokenizer(text, images)
 
 
-def abstract_params(config: ModelConfig, tokenizer: Tokenizer, kind: str) -> Any:
-    """Shapes and dtypes of a model's parameters as `save` wrote them."""
-    trunk = split(nnx.eval_shape(lambda: build(config, tokenizer)))[1]
-    if kind == "decoder":
-        return trunk
-    scalar = jax.ShapeDtypeStruct((config.embed_dim,), jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
-    return {"trunk": trunk, "head": {"weight": scalar[0], "bias": scalar[1]}}
+def abstract_params(config: ModelConfig, tokenizer: Tokenizer, kind: str, mesh: Mesh | None = None) -> Any:
+    """Shapes and dtypes of a model's parameters as `save` wrote them, and their shardings on a mesh of many devices."""
+    module = nnx.eval_shape(lambda: build(config, tokenizer))
+    params, axes = split(module)[1], logical_axes(module)
+    if kind == "scalar":
+        head = {"weight": jax.ShapeDtypeStruct((config.embed_dim,), jnp.float32),
+                "bias": jax.ShapeDtypeStruct((), jnp.float32)}  # fmt: skip
+        params, axes = {"trunk": params, "head": head}, {"trunk": axes, "head": HEAD_AXES}
+    return params if mesh is None or mesh.size == 1 else placed(mesh, axes, params)

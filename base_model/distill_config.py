@@ -19,6 +19,7 @@ class DistillConfig(TrainingConfig):
         max_images: pictures and frames of clips of a packed row; the encoder works for so many whether they are there
             or not.
         max_sounds: sounds of a packed row, likewise.
+        on_bad_row: stop, or skip (counted and reported).
     """
 
     learning_rate: float = 2e-3
@@ -30,6 +31,7 @@ class DistillConfig(TrainingConfig):
     max_length: int = 128
     max_images: int = 4
     max_sounds: int = 2
+    on_bad_row: str = "stop"
 
     def __post_init__(self) -> None:
         """Checks the inherited options, lengths and ranges."""

@@ -15,6 +15,8 @@ from base_model.tokenizer import Tokenizer
 from training.errors import BadInput
 
 BRACKETS = "<start_of_image>", "<end_of_image>"
+# The field of a published config.json that says what `described_codes` does.
+CODES = "image_codes"
 
 
 class DrawingTokenizer(Tokenizer):
@@ -51,6 +53,11 @@ class DrawingTokenizer(Tokenizer):
         begin, end = map(self.control, BRACKETS)
         sizes = self.images.config
         return ImageCodes(begin, end, self.text.vocab_size, sizes.codes, sizes.length)
+
+    @property
+    def described_codes(self) -> dict[str, Any]:
+        """Ids and image tokenizer of the codes, for a config.json."""
+        return {**self.image_codes._asdict(), "tokenizer": self.images.digest}
 
     @property
     def never_sampled(self) -> tuple[int, ...]:
@@ -96,6 +103,10 @@ class DrawingTokenizer(Tokenizer):
     def around(self, kind: str) -> str:
         """The text on either side of a medium."""
         return self.text.around(kind)
+
+    def margin(self, kind: str) -> str:
+        """The text on either side of a medium and of each crop of a picture."""
+        return self.text.margin(kind)
 
     @property
     def joins_texts(self) -> bool:

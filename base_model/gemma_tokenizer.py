@@ -162,9 +162,12 @@ class GemmaTokenizer(Tokenizer):
         return self.control(START_OF_TURN), f"{name}\n"
 
     def around(self, kind: str) -> str:
-        """The text on either side of a medium: the chat template's, and what the processor of Gemma 3 adds."""
-        added = "\n\n" if kind == "image" and self._names is GEMMA_3 else ""
-        return self.surroundings.get(kind, "") + added
+        """The text on either side of a medium in the chat template."""
+        return self.surroundings.get(kind, "")
+
+    def margin(self, kind: str) -> str:
+        """What the processor of Gemma 3 adds on either side of a picture and of each crop of it."""
+        return "\n\n" if kind == "image" and self._names is GEMMA_3 else ""
 
     def surrounded(self, surroundings: Mapping[str, str]) -> "GemmaTokenizer":
         """The same tokenizer with other texts around media."""

@@ -92,7 +92,7 @@ class ImageTokenizer:
         except TypeError as error:
             raise BadInput(f"{folder}/config.json describes no image tokenizer: {error}") from error
         shape = split(nnx.eval_shape(lambda: build(config)))[1]
-        return cls(config=config, params=verified(read_arrays(folder / FILES[1], shape), description, folder))
+        return cls(config=config, params=verified(read_arrays(folder / FILES[1], shape), description, folder, shape))
 
     def _description(self, rounded: Any) -> dict[str, Any]:
         model = json.loads(json.dumps(dataclasses.asdict(self.config)))

@@ -1,10 +1,10 @@
 """Segments of text and media to one token sequence with places for soft tokens."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -14,48 +14,19 @@ from base_model.config import ModelConfig
 from base_model.drawing_tokenizer import require_drawing
 from base_model.images import load_image
 from base_model.media import NO_MEDIA, Media, count
+from base_model.pan_and_scan import between_crops, crops_of
+from base_model.segments import Drawn, Medium, Segment, Text, Words, encoded
 from base_model.sounds import load_sound
 from base_model.tokenizer import Tokenizer
 from base_model.towers import prepared
 from training.errors import BadInput
 
 
-class Text(NamedTuple):
-    """Token ids, and whether a model learns to produce them."""
+class Placed(NamedTuple):
+    """Tokens of a medium, with places for its soft tokens, and what the encoder reads."""
 
     ids: list[int]
-    learn: bool
-
-
-class Medium(NamedTuple):
-    """A picture, a sound or a clip as a row gives it.
-
-    Attributes:
-        kind: "image", "audio" or "video".
-        value: see load_image, load_sound and load_clip.
-        folder: where paths start.
-    """
-
-    kind: str
-    value: Any
-    folder: Path
-
-
-class Drawn(NamedTuple):
-    """A picture that the assistant says, and so is made of tokens like a text.
-
-    Attributes:
-        value: see load_image.
-        folder: where paths start.
-        learn: whether a model learns to produce it.
-    """
-
-    value: Any
-    folder: Path
-    learn: bool
-
-
-Segment = Text | Medium | Drawn
+    media: Media
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,44 +54,81 @@ def interleave(segments: Sequence[Segment], tokenizer: Tokenizer, config: ModelC
     Raises:
         BadInput: for a medium that cannot be read, is too long, or that the model has no encoder for.
     """
+    return interleave_all([segments], tokenizer, config)[0]
+
+
+def interleave_all(texts: Sequence[Sequence[Segment]], tokenizer: Tokenizer, config: ModelConfig) -> list[Example]:
+    """Lays texts out, each in a sequence of its own; a medium that stands in several of them is read once.
+
+    Raises:
+        BadInput: as interleave does.
+    """
+    known: dict[tuple[str, object, Path], list[Placed]] = {}
+
+    def read(medium: Medium) -> list[Placed]:
+        # Bytes and arrays are the same where they are one object, as in a prompt that two texts begin with.
+        name = medium.kind, medium.value if isinstance(medium.value, str) else id(medium.value), medium.folder
+        if name not in known:
+            known[name] = _read(medium, tokenizer, config)
+        return known[name]
+
+    return [_interleaved(segments, tokenizer, read) for segments in texts]
+
+
+def _interleaved(
+    segments: Sequence[Segment], tokenizer: Tokenizer, read: Callable[[Medium], list[Placed]]
+) -> Example:
+    laid_out: list[Text | Words | Placed] = []
+    for segment in segments:
+        if isinstance(segment, Drawn):
+            picture = load_image(segment.value, segment.folder)
+            laid_out.append(Text(require_drawing(tokenizer).draw(picture), segment.learn))
+        elif isinstance(segment, Medium):
+            laid_out += _in_words(read(segment), segment, tokenizer)
+        else:
+            laid_out.append(segment)
     tokens: list[int] = []
     learn: list[bool] = []
     images, sounds = [], []
-    for segment in segments:
-        if isinstance(segment, Text):
-            ids, learned = segment.ids, segment.learn
-        elif isinstance(segment, Drawn):
-            picture = load_image(segment.value, segment.folder)
-            ids, learned = require_drawing(tokenizer).draw(picture), segment.learn
-        else:
-            (ids, media), learned = _lay_out(segment, tokenizer, config), False
-            images += media.images
-            sounds += media.sounds
-        tokens += ids
-        learn += [learned] * len(ids)
+    for part in encoded(laid_out, tokenizer):
+        tokens += part.ids
+        learn += [isinstance(part, Text) and part.learn] * len(part.ids)
+        if isinstance(part, Placed):
+            images += part.media.images
+            sounds += part.media.sounds
     media = Media(tuple(images), tuple(sounds))
     return Example(tokens=np.array(tokens, np.int32), learn=np.array(learn, bool), media=media)
 
 
-def _lay_out(medium: Medium, tokenizer: Tokenizer, config: ModelConfig) -> tuple[list[int], Media]:
-    """A medium's tokens, with places for its soft tokens, and what the encoder reads."""
-    kind, value, folder = medium
+def _in_words(media: Sequence[Placed], medium: Medium, tokenizer: Tokenizer) -> list[Words | Placed]:
+    """A medium between the words that stand around it; a picture with its crops in the sentence about them."""
+    around, margin = tokenizer.around(medium.kind), tokenizer.margin(medium.kind)
+    before, *between = between_crops(len(media) - 1)
+    words = [around + before + margin, *(margin + text + margin for text in between), margin + around]
+    told = [Words(text, medium.learn) for text in words]
+    return [told[0], *(part for pair in zip(media, told[1:], strict=True) for part in pair)]
+
+
+def _read(medium: Medium, tokenizer: Tokenizer, config: ModelConfig) -> list[Placed]:
+    """A medium as the encoder reads it; a picture that is far from square may be followed by crops of it."""
+    kind, value, folder, _ = medium
     encoder = config.audio if kind == "audio" else config.vision
     if encoder is None:
         raise BadInput(f"this model has no encoder for {kind}; leave such rows out or choose a model that has one")
     if kind == "audio":
         inputs, soft_tokens = prepared(encoder, load_sound(value, folder))
-        return _places(kind, soft_tokens, tokenizer), Media((), (inputs,))
+        return [Placed(_places(kind, soft_tokens, tokenizer), Media((), (inputs,)))]
     if kind == "image":
-        inputs, soft_tokens = prepared(encoder, load_image(value, folder))
-        return _places(kind, soft_tokens, tokenizer), Media((inputs,), ())
+        picture = load_image(value, folder)
+        seen = [prepared(encoder, part) for part in (picture, *crops_of(picture, encoder))]
+        return [Placed(_places(kind, places, tokenizer), Media((inputs,), ())) for inputs, places in seen]
     ids, frames = [], []
     clip = load_clip(value, folder, rate=config.clips.rate, max_frames=config.clips.max_frames)
     for frame, second in zip(clip.frames, clip.seconds, strict=True):
         inputs, soft_tokens = prepared(config.frame_vision, frame)
         ids += tokenizer.encode(f"{' ' if frames else ''}{stamp(second)} ") + _places(kind, soft_tokens, tokenizer)
         frames.append(inputs)
-    return ids, Media(tuple(frames), ())
+    return [Placed(ids, Media(tuple(frames), ()))]
 
 
 def _places(kind: str, soft_tokens: int, tokenizer: Tokenizer) -> list[int]:

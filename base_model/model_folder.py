@@ -52,19 +52,34 @@ def read_description(folder: Path, version: int, fields: set[str], *, digest: st
     return description
 
 
-def verified(params: Any, description: dict[str, Any], folder: Path) -> Any:
-    """Parameters as they were stored, in float32 and on the device, if they are those that the description names.
+def verified(params: Any, description: dict[str, Any], folder: Path, shape: Any) -> Any:
+    """Parameters as they were stored, in float32 and on their devices, if they are those that the description names.
+
+    Args:
+        params: what was read.
+        description: of the folder.
+        folder: where it lies.
+        shape: tree of jax.ShapeDtypeStruct; a parameter whose sharding it has is nowhere whole but, for a moment, on
+            the host.
 
     Raises:
         BadInput: when they are others, or a number is not finite.
     """
     if content_digest(params) != description.get("content_digest"):
         raise BadInput(f"the parameters in {folder} are not those that were saved there: a file was changed or damaged")
-    params = jax.tree.map(lambda x: np.asarray(x, np.float32), params)
-    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
+    return jax.tree.map(lambda x, wanted: _on_devices(x, wanted.sharding, folder), params, shape)
+
+
+def _on_devices(x: Any, sharding: Any, folder: Path) -> jax.Array:
+    """One of the parameters, where it shall lie."""
+    sharded = sharding is not None and isinstance(x, jax.Array)
+    parts = [shard.data for shard in x.addressable_shards] if sharded else [np.asarray(x, np.float32)]
+    if not all(np.isfinite(part).all() for part in parts):
         raise BadInput(f"the parameters in {folder} contain numbers that are not finite")
+    if sharded:
+        return x
     # By way of the host: orbax remembers the mesh that wrote them, and programs would be compiled anew for every mesh.
-    return jax.tree.map(jnp.asarray, params)
+    return jnp.asarray(parts[0]) if sharding is None else jax.device_put(parts[0], sharding)
 
 
 def write_arrays(path: Path, params: Any, *, bits: int = 16) -> Any:

@@ -1,16 +1,36 @@
 """Gemma 3's way with pictures that are far from square: the whole picture, and crops of it side by side.
 
-Its published processor leaves this off, and rows are not cropped by themselves: see docs/published_models.md.
+Its published processor leaves this off, and so does a model's config (`max_crops` in base_model/siglip.py).
 """
 
 import math
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
+from base_model.siglip import SiglipConfig
+
+MOST_CROPS = 4  # where a published processor crops and does not say
+
+# What the published processor says of a picture with crops: before it, behind it, and between two crops.
+_BEFORE, _BEHIND, _BETWEEN = "Here is the original image ", " and here are some crops to help you see better ", " "
+
+
+def crops_of(picture: UInt8[np.ndarray, "H W 3"], encoder: Any) -> list[UInt8[np.ndarray, "H2 W2 3"]]:
+    """The crops that follow a picture, if the encoder's config asks for any."""
+    if not isinstance(encoder, SiglipConfig) or not encoder.max_crops:
+        return []
+    return crops(picture, least=encoder.crop_size, most=encoder.max_crops, ratio=encoder.crop_ratio)
+
+
+def between_crops(count: int) -> list[str]:
+    """What is said before a picture, behind it, and between so many crops of it; nothing where there are none."""
+    return [_BEFORE, _BEHIND, *[_BETWEEN] * (count - 1)] if count else [""]
+
 
 def crops(
-    picture: UInt8[np.ndarray, "H W 3"], *, least: int = 256, most: int = 4, ratio: float = 1.2
+    picture: UInt8[np.ndarray, "H W 3"], *, least: int = 256, most: int = MOST_CROPS, ratio: float = 1.2
 ) -> list[UInt8[np.ndarray, "H2 W2 3"]]:
     """Nearly square crops along the longer side; none when the picture is nearly square or they would be small.
 

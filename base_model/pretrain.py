@@ -31,23 +31,31 @@ from training.packing import PackedStream
 
 
 def pretraining_examples(
-    rows: Sequence[Row], tokenizer: Tokenizer, config: ModelConfig, *, max_length: int
+    rows: Sequence[Row], tokenizer: Tokenizer, config: ModelConfig, *, max_length: int, on_bad_row: str | None = None
 ) -> list[Example]:
     """Conversations as examples with the loss on every token; long text without media is cut into pieces."""
+    read = _read(rows, tokenizer, config, max_length=max_length, on_bad_row=on_bad_row)
+    return [example for _, examples in read for example in examples]
 
-    def convert(row: Row) -> list[Example]:
+
+def _read(
+    rows: Sequence[Row], tokenizer: Tokenizer, config: ModelConfig, *, max_length: int, on_bad_row: str | None
+) -> list[tuple[Row, list[Example]]]:
+    """The rows that are usable, each with its examples."""
+
+    def convert(row: Row) -> tuple[Row, list[Example]]:
         segments = messages_to_segments(row.values.get("messages", ()), tokenizer, folder=row.folder, loss_on="all")
         example = interleave(segments, tokenizer, config)
         # Brackets stand around pictures that are drawn, too, which no piece may have half of.
         if len(example) <= max_length or np.isin(example.tokens, tokenizer.media).any():
-            return [require_fits(example, max_length, "max_length")]
+            return row, [require_fits(example, max_length, "max_length")]
         pieces = [slice(i, i + max_length) for i in range(0, len(example), max_length)]
-        return [Example(tokens=example.tokens[piece], learn=example.learn[piece]) for piece in pieces]
+        return row, [Example(tokens=example.tokens[piece], learn=example.learn[piece]) for piece in pieces]
 
-    return [example for examples in convert_rows(rows, convert) for example in examples]
+    return convert_rows(rows, convert, on_bad_row=on_bad_row)
 
 
-def train_tokenizer(data: Path, *, vocab_size: int) -> Tokenizer:
+def train_tokenizer(data: Path, *, vocab_size: int, on_bad_row: str | None = None) -> Tokenizer:
     """A tokenizer trained on all that is said in the conversations of a data set."""
 
     def said(row: Row) -> list[str]:
@@ -57,7 +65,8 @@ def train_tokenizer(data: Path, *, vocab_size: int) -> Tokenizer:
         found = [part.get("text") for message in messages for part in parts(message.get("content"))]
         return [text for text in found if isinstance(text, str) and text]
 
-    texts = [text for row in convert_rows(read_rows(data), said) for text in row]
+    rows = convert_rows(read_rows(data, on_bad_row=on_bad_row), said, on_bad_row=on_bad_row)
+    texts = [text for row in rows for text in row]
     if not texts:
         raise BadInput(f"{data} holds no text to train a tokenizer on")
     return Tokenizer.train(texts, vocab_size=vocab_size)
@@ -94,8 +103,10 @@ def pretrain(
     Returns:
         The trained model.
     """
-    rows, held_out_rows, folder = read_rows(data), read_rows(held_out_data), Path(config.output_dir)
-    examples = pretraining_examples(rows, tokenizer, model_config, max_length=config.max_length)
+    folder, length, bad = Path(config.output_dir), config.max_length, config.on_bad_row
+    rows, held_out_rows = (read_rows(path, on_bad_row=bad) for path in (data, held_out_data))
+    read = _read(rows, tokenizer, model_config, max_length=length, on_bad_row=bad)
+    rows, examples = [row for row, _ in read], [example for _, pieces in read for example in pieces]
     stream = PackedStream([len(example) for example in examples], config.max_length, seed=config.seed)
     first_epoch = [[examples[i].media for i in row] for row in stream.rows(0, stream.rows_per_epoch)]
     # Another epoch often packs one more picture into a row than the first does. A row with still more is rare: it gets
@@ -121,7 +132,7 @@ def pretrain(
         images = augment(batch.media.images, np.random.default_rng((config.seed, 1, step)))
         return batch._replace(media=batch.media._replace(images=images))
 
-    figures = HeldOutFigures(held_out_rows, tokenizer, model_config, max_length=config.max_length)
+    figures = HeldOutFigures(held_out_rows, tokenizer, model_config, max_length=length, on_bad_row=bad)
     evaluate_structure = structure_of(model_config, tokenizer)
     state = minimise(
         partial(cross_entropy, structure), params, logical_axes(module), batch_at=batch_at,
@@ -150,10 +161,19 @@ class HeldOutFigures:
     pictures to be drawn, brackets and end of turn among them.
     """
 
-    def __init__(self, rows: Sequence[Row], tokenizer: Tokenizer, config: ModelConfig, *, max_length: int):
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        tokenizer: Tokenizer,
+        config: ModelConfig,
+        *,
+        max_length: int,
+        on_bad_row: str | None = None,
+    ):
         """Prepares the examples once."""
         text = [row for row in rows if row.values.get("source") == "chitchat"]
-        self._text = pretraining_examples(text, tokenizer, config, max_length=max_length) if text else []
+        read = _read(text, tokenizer, config, max_length=max_length, on_bad_row=on_bad_row) if text else []
+        text, self._text = [row for row, _ in read], [example for _, pieces in read for example in pieces]
         said = [parts(message["content"]) for row in text for message in row.values["messages"]]
         self._bytes = sum(len(part["text"].encode()) for message in said for part in message if part["type"] == "text")
 
@@ -163,9 +183,10 @@ class HeldOutFigures:
             return interleave(segments, tokenizer, config)
 
         by_source = {name: [row for row in rows if row.values.get("source") == name] for name in EXACT_MATCH}
-        self._answers = {name: convert_rows(asked, convert) for name, asked in by_source.items() if asked}
+        usable = partial(convert_rows, convert=convert, on_bad_row=on_bad_row)
+        self._answers = {name: usable(asked) for name, asked in by_source.items() if asked}
         drawn = [row for row in rows if str(row.values.get("source")).startswith("draw-")]
-        self._drawn = convert_rows(drawn, convert) if drawn and tokenizer.image_codes else []
+        self._drawn = usable(drawn) if drawn and tokenizer.image_codes else []
 
     def __call__(self, structure: Any, params: Any) -> dict[str, float]:
         """Every learned token's bits, ends of turns among them, over the UTF-8 bytes of what was said."""

@@ -15,6 +15,7 @@ class PretrainConfig(TrainingConfig):
         augment: shift and mirror pictures.
         vision_warmup_steps: steps in which the picture encoder alone learns to guess answers from pictures, before the
             decoder, which would otherwise learn to ignore it.
+        on_bad_row: stop, or skip (counted and reported).
     """
 
     learning_rate: float = 2e-3
@@ -24,6 +25,7 @@ class PretrainConfig(TrainingConfig):
     matmul_dtype: Literal["float32", "bfloat16"] = "bfloat16"
     augment: bool = True
     vision_warmup_steps: int = 600
+    on_bad_row: str = "stop"
 
     def __post_init__(self) -> None:
         """Checks the inherited options and the lengths."""

@@ -31,6 +31,10 @@ class SiglipConfig:
         heads: of the attention.
         mlp_dim: hidden width of the MLP.
         grid: soft tokens a side.
+        max_crops: of a picture that is far from square, at most, which follow it as pictures of their own ("pan and
+            scan", base_model/pan_and_scan.py); 0 for none.
+        crop_size: shortest side of a crop in pixels.
+        crop_ratio: longer side of a picture to its shorter one from which there are crops.
     """
 
     KIND: ClassVar[str] = "siglip"
@@ -43,14 +47,17 @@ class SiglipConfig:
     mlp_dim: int = 4304
     grid: int = 16
     norm_epsilon: float = 1e-6
+    max_crops: int = 0
+    crop_size: int = 256
+    crop_ratio: float = 1.2
 
     def __post_init__(self) -> None:
         """Checks sizes, and that patches, soft tokens and heads divide evenly."""
         require_whole(
             image_size=self.image_size, patch=self.patch, width=self.width, layers=self.layers, heads=self.heads,
-            mlp_dim=self.mlp_dim, grid=self.grid,
+            mlp_dim=self.mlp_dim, grid=self.grid, max_crops=self.max_crops or 1, crop_size=self.crop_size,
         )  # fmt: skip
-        require_numbers(norm_epsilon=self.norm_epsilon)
+        require_numbers(norm_epsilon=self.norm_epsilon, crop_ratio=self.crop_ratio)
         if self.image_size % self.patch or self.side % self.grid:
             raise BadInput(
                 f"{self.image_size} pixels in patches of {self.patch} do not divide into {self.grid} soft tokens a side"

@@ -100,7 +100,7 @@ def write_cache(folder: Path, teacher: LanguageModel, examples: Sequence[Example
         return
     mesh = mesh_of(config)
     module = nnx.eval_shape(lambda: build(teacher.config, teacher.tokenizer, dtype=config.matmul_dtype, mesh=mesh))
-    params = jax.device_put(teacher.params, parameter_shardings(mesh, logical_axes(module)))
+    params = jax.device_put(teacher.params, parameter_shardings(mesh, logical_axes(module), teacher.params))
     read = partial(_read, split(module)[0], config.top_k, config.temperature, params)
     media = room([[example.media] for example in examples], slots=config.slots)
     rows = config.per_device_train_batch_size * row_shards(mesh)

@@ -123,6 +123,10 @@ class Tokenizer:
         """The text on either side of a medium; `kind` is "image", "audio" or "video"."""
         return ""
 
+    def margin(self, kind: str) -> str:
+        """The text on either side of a medium and of each crop of a picture, inside of `around`."""
+        return ""
+
     @property
     def joins_texts(self) -> bool:
         """Whether the texts of a turn lose the blanks at their ends, and neighbours are encoded as one text."""

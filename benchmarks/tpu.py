@@ -28,6 +28,7 @@ CASES = {
     "nano-1-ppo": "--preset nano-1 --programs ppo",
     "nano-1-score": "--preset nano-1 --programs score",
     "nano-1-reward": "--preset nano-1 --programs reward",
+    "nano-1-lora": "--preset nano-1 --programs sft --lora_r 16",
     "nano-1-rollout": "--preset nano-1 --programs rollout",
 }
 
@@ -65,8 +66,9 @@ def row(case: dict, finding: dict) -> list[str]:
     kinds = finding["collectives"]
     named = "-" if kinds is None else ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "none"
     peak = f"{finding['peak'] / GIB:.2f}"
+    adapters = f", adapters of rank {case['lora_r']}" if case.get("lora_r") else ""
     return [
-        case["preset"], finding["program"], case["topology"], f"{case['batch']} x {case['length']:,}",
+        case["preset"], finding["program"] + adapters, case["topology"], f"{case['batch']} x {case['length']:,}",
         peak if finding["fits"] else f"{peak} (does not fit)", f"{finding['beside'] / GIB:.2f}",
         f"{finding['memory'] / GIB:.2f}", f"{finding['model_flops']:.3g}", f"{finding['floor_seconds']:.3g}", named,
     ]  # fmt: skip

@@ -10,6 +10,8 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+from jax.sharding import Mesh
+
 from base_model import checkpoint
 from base_model.checkpoint import LanguageModel
 from safety.attestation import Attestation, require_bytes
@@ -17,7 +19,7 @@ from training.digest import ManifestEntry, manifest, manifest_digest
 from training.errors import BadInput, Refused
 
 
-def load_with_digest(folder: Path) -> tuple[LanguageModel, str]:
+def load_with_digest(folder: Path, *, mesh: Mesh | None = None) -> tuple[LanguageModel, str]:
     """Reads a language model, for a gate to judge, and returns it with the digest of its folder.
 
     Raises:
@@ -25,10 +27,12 @@ def load_with_digest(folder: Path) -> tuple[LanguageModel, str]:
         Refused: it was changed while it was read.
     """
     entries = manifest(folder)
-    return load_listed(folder, entries), manifest_digest(entries)
+    return load_listed(folder, entries, mesh=mesh), manifest_digest(entries)
 
 
-def load_listed(folder: Path, entries: Sequence[ManifestEntry], *, kind: str = "decoder") -> LanguageModel:
+def load_listed(
+    folder: Path, entries: Sequence[ManifestEntry], *, kind: str = "decoder", mesh: Mesh | None = None
+) -> LanguageModel:
     """Reads the model that was in a folder when its manifest was taken; raises as `load_with_digest` does."""
     for entry in entries:
         if not _is_file(folder / entry.path):
@@ -36,10 +40,12 @@ def load_listed(folder: Path, entries: Sequence[ManifestEntry], *, kind: str = "
                 f"{folder} was changed between its check and its reading: {entry.path} is no regular file any more"
             )
     description = next((f"sha256:{entry.sha256}" for entry in entries if entry.path == "config.json"), "none")
-    return checkpoint.load(folder, kind=kind, attested=description)
+    return checkpoint.load(folder, kind=kind, attested=description, mesh=mesh)
 
 
-def load_attested(found: Attestation, folder: Path, *, kind: str = "decoder") -> LanguageModel:
+def load_attested(
+    found: Attestation, folder: Path, *, kind: str = "decoder", mesh: Mesh | None = None
+) -> LanguageModel:
     """Reads the model that a signed verdict is about, and no other.
 
     Raises:
@@ -48,7 +54,7 @@ def load_attested(found: Attestation, folder: Path, *, kind: str = "decoder") ->
     """
     entries = require_bytes(found, folder)
     try:
-        return load_listed(folder, entries, kind=kind)
+        return load_listed(folder, entries, kind=kind, mesh=mesh)
     except BadInput as error:
         if manifest(folder) != entries:
             raise Refused(f"{folder} was changed between its check and its reading: {error}") from error

@@ -5,6 +5,8 @@ import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from jax.sharding import Mesh
+
 from base_model.checkpoint import LanguageModel
 from pipeline import ledger
 from pipeline.attested_model import load_attested, load_listed, load_with_digest
@@ -35,8 +37,10 @@ from safety.reward_gate import reward_gate
 from safety.time_limit import TimeLimit
 from safety.verdict import Verdict
 from safety.waiver import Waiver
+from training.config import TrainingConfig
 from training.dataset import Row
 from training.digest import manifest, manifest_digest
+from training.minimise import mesh_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,7 +105,12 @@ class GatedRun:
 
     def attested(self, stage: str, *, kind: str = "decoder") -> LanguageModel:
         """The model that the signed verdict on a stage is about."""
-        return load_attested(self.signed(stage), self.checkpoint(stage), kind=kind)
+        return load_attested(self.signed(stage), self.checkpoint(stage), kind=kind, mesh=self.mesh(stage))
+
+    def mesh(self, stage: str) -> Mesh:
+        """Where a stage is trained, and its model gated and measured; the base model has that of SFT."""
+        options: dict[str, TrainingConfig] = {"reward": self.config.reward, "ppo": self.config.ppo}
+        return mesh_of(options.get(stage, self.config.sft))
 
     def seal(self) -> Seal:
         """What this run's gates sign their verdicts with.
@@ -145,7 +154,7 @@ class GatedRun:
             seal: what to sign with.
         """
         policy, first = self.config.gate_policy, stage == "base"
-        model, digest = load_with_digest(self.checkpoint(stage))
+        model, digest = load_with_digest(self.checkpoint(stage), mesh=self.mesh(stage))
         base = model if first or policy.utility.max_perplexity is None else self.attested("base")
         record, paint = gates_on_record(self.folder, stage, digest), painter(model)
         limit = TimeLimit(policy.max_seconds)
@@ -184,7 +193,8 @@ class GatedRun:
         digest = manifest_digest(entries)
 
         def measure() -> RewardEvidence:
-            model, policy = load_listed(path, entries, kind="scalar"), self.attested("sft")
+            model = load_listed(path, entries, kind="scalar", mesh=self.mesh("reward"))
+            policy = self.attested("sft")
             rows, options = pairs(), self.config.reward
             usable = preference_pairs(rows, model, max_length=options.max_length, on_bad_row=options.on_bad_row)
             demands = self.config.gate_policy

@@ -7,9 +7,10 @@ import numpy as np
 
 from base_model.checkpoint import LanguageModel, structure_of
 from base_model.generate import generate
-from base_model.interleave import Example, Text, interleave
+from base_model.interleave import Example, interleave
 from base_model.likelihood import held_out
 from base_model.sampling import SamplingConfig
+from base_model.segments import Text, Words
 from base_model.tokenizer import BOS
 from pipeline.gates import checked, conversation
 from safety.evaluation import Fluency, Sampler, UnpromptedSampler
@@ -21,8 +22,7 @@ _COPIES = 64  # of the empty prompt: enough to share its pass, few enough for a 
 
 def beginning(model: LanguageModel, text: str) -> Example:
     """The beginning of a text, nothing if it is empty; no turn is opened."""
-    segments = [Text([BOS], False), Text(model.tokenizer.encode(text) if text else [], False)]
-    return interleave(segments, model.tokenizer, model.config)
+    return interleave([Text([BOS], False), Words(text, False)], model.tokenizer, model.config)
 
 
 def continuation_sampler(model: LanguageModel, label: str) -> Sampler:

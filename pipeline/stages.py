@@ -69,7 +69,7 @@ class Pipeline(GatedRun):
                           f"one there now; delete {self.folder.stage(stage).path} to train it again")
 
     def _train(self, stage: str, folder: StageFolder, parents: Mapping[str, Attestation]) -> dict[str, Any]:
-        parent = load_attested(parents[PARENT[stage]], self.checkpoint(PARENT[stage]))
+        parent = load_attested(parents[PARENT[stage]], self.checkpoint(PARENT[stage]), mesh=self.mesh(stage))
         config, data = self.config, self.data()
         options = {"sft": config.sft, "reward": config.reward, "ppo": config.ppo}[stage]
         options = dataclasses.replace(options, output_dir=str(folder.path))
@@ -78,7 +78,8 @@ class Pipeline(GatedRun):
         elif stage == "reward":
             trainer = RewardTrainer(parent, options, data.preferences, data.preferences_held_out)
         else:
-            reward_model = load_attested(parents["reward"], self.checkpoint("reward"), kind="scalar")
+            path, mesh = self.checkpoint("reward"), self.mesh(stage)
+            reward_model = load_attested(parents["reward"], path, kind="scalar", mesh=mesh)
             trainer = PPOTrainer(parent, reward_model, options, data.ppo_prompts, self._probe(stage), data.sft)
         write_json(folder.evaluation, trainer.train())
         shutil.rmtree(folder.unrecorded, ignore_errors=True)
@@ -168,7 +169,7 @@ class Pipeline(GatedRun):
         """Measures a trained stage on held-out data again and writes evaluation.json."""
         path, data = self.checkpoint(stage), self.data()
         if stage == "reward":
-            model = checkpoint.load(path, kind="scalar")
+            model = checkpoint.load(path, kind="scalar", mesh=self.mesh(stage))
             options = self.config.reward
             rows = read_rows(data.preferences_held_out)
             pairs = preference_pairs(rows, model, max_length=options.max_length, on_bad_row=options.on_bad_row)

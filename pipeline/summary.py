@@ -32,10 +32,10 @@ def summarise(pipeline: Pipeline) -> dict[str, Any]:
     folder, config = pipeline.folder, pipeline.config
     rows = read_rows(pipeline.data().evaluation_prompts)
     questions = read_rows(pipeline.data().picture_questions)
-    reward_model = checkpoint.load(pipeline.checkpoint("reward"), kind="scalar")
+    reward_model = checkpoint.load(pipeline.checkpoint("reward"), kind="scalar", mesh=pipeline.mesh("reward"))
     rewards, pictures = {}, {}
     for stage in ("base", "sft", "ppo"):
-        policy = checkpoint.load(pipeline.checkpoint(stage))
+        policy = checkpoint.load(pipeline.checkpoint(stage), mesh=pipeline.mesh(stage))
         rewards[stage] = held_out_rewards(
             policy, reward_model, rows, label=f"{stage} held-out reward",
             max_prompt_length=config.ppo.max_prompt_length, max_new_tokens=config.ppo.response_length,

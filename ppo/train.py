@@ -69,10 +69,9 @@ class PPOTrainer:
         Raises:
             BadInput: when the two models do not share decoder, tokenizer and chat template.
         """
-        self.model = checkpoint.load(model) if isinstance(model, (str, Path)) else model
-        self.reward_model = (
-            checkpoint.load(reward_model, kind="scalar") if isinstance(reward_model, (str, Path)) else reward_model
-        )
+        read = partial(checkpoint.load, mesh=mesh_of(args))
+        self.model = read(model) if isinstance(model, (str, Path)) else model
+        self.reward_model = read(reward_model, kind="scalar") if isinstance(reward_model, (str, Path)) else reward_model
         if (self.model.kind, self.reward_model.kind) != ("decoder", "scalar"):
             raise BadInput("PPO needs a language model and a reward model, in this order")
         if self.model.fingerprint != self.reward_model.fingerprint:
@@ -128,7 +127,7 @@ class PPOTrainer:
         trained, trained_axes, frozen = adapt(start, axes, args, mesh)
         whole = partial(merged, frozen)
         # What adapters adapt are the reference and the reward model, which are in memory but once.
-        still = frozen.params if frozen else jax.tree.map(jax.device_put, start, parameter_shardings(mesh, axes))
+        still = frozen.params if frozen else jax.tree.map(jax.device_put, start, parameter_shardings(mesh, axes, start))
         worker = RolloutWorker(
             models=self._models,
             reference=still["policy"],

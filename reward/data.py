@@ -7,7 +7,7 @@ from typing import Any
 
 from base_model.chat import messages_to_segments, reply_messages
 from base_model.checkpoint import LanguageModel
-from base_model.interleave import Example, interleave, kinds, require_fits, require_slots
+from base_model.interleave import Example, interleave_all, kinds, require_fits, require_slots
 from training.dataset import Row, convert_rows
 from training.errors import BadInput
 
@@ -62,14 +62,13 @@ def preference_pairs(
     """
 
     def convert(row: Row) -> Pair:
-        replies = [_conversation(row.values, side) for side in ("chosen", "rejected")]
-        chosen, rejected = (
-            interleave(
-                messages_to_segments(messages, model.tokenizer, folder=row.folder, loss_on="last", ending="turn"),
-                model.tokenizer, model.config,
+        texts = [
+            messages_to_segments(
+                _conversation(row.values, side), model.tokenizer, folder=row.folder, loss_on="last", ending="turn"
             )
-            for messages in replies
-        )  # fmt: skip
+            for side in ("chosen", "rejected")
+        ]
+        chosen, rejected = interleave_all(texts, model.tokenizer, model.config)
         if len(chosen) + len(rejected) > max_length:
             raise BadInput(
                 f"a pair of {len(chosen)} and {len(rejected)} tokens does not fit in max_length ({max_length}); "

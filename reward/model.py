@@ -14,7 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from base_model.batch import Batch, bucket, pack, require_media
-from base_model.checkpoint import LanguageModel, build, logical_axes, structure_of
+from base_model.checkpoint import HEAD_AXES, LanguageModel, build, logical_axes, structure_of
 from base_model.config import ModelConfig
 from base_model.interleave import Example
 from base_model.media import room
@@ -35,12 +35,7 @@ def head_params(config: ModelConfig, *, seed: int) -> dict[str, Array]:
 def scalar_logical_axes(model: LanguageModel) -> Any:
     """Names of the axes of a scalar model's parameters."""
     trunk = logical_axes(nnx.eval_shape(lambda: build(model.config, model.tokenizer)))
-    return {"trunk": trunk, "head": head_logical_axes()}
-
-
-def head_logical_axes() -> dict[str, tuple[str | None, ...]]:
-    """Names of the axes of the head's parameters."""
-    return {"weight": (None,), "bias": ()}
+    return {"trunk": trunk, "head": HEAD_AXES}
 
 
 def token_values(structure: nnx.GraphDef, params: Any, batch: Batch) -> Float[Array, "B T"]:

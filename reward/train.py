@@ -79,7 +79,7 @@ class RewardTrainer:
             train_dataset: preference rows, see reward.data.
             eval_dataset: held-out preference rows.
         """
-        parent = checkpoint.load(model) if isinstance(model, (str, Path)) else model
+        parent = checkpoint.load(model, mesh=mesh_of(args)) if isinstance(model, (str, Path)) else model
         self.args = args
         self.model = replace(parent, kind="scalar", params=initial_params(parent, seed=args.seed))
         self._pairs = self._read(train_dataset, slots=args.slots)

@@ -46,7 +46,7 @@ class SFTTrainer:
             eval_dataset: held-out rows.
             probe: measures the model every `probe_steps`; logged as `probe_<name>`. Training does not depend on it.
         """
-        self.model = checkpoint.load(model) if isinstance(model, (str, Path)) else model
+        self.model = checkpoint.load(model, mesh=mesh_of(args)) if isinstance(model, (str, Path)) else model
         self.args = args
         self._probe = probe
         self._examples = self._read(train_dataset, slots=args.slots if args.packing else None)

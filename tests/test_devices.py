@@ -1,5 +1,6 @@
 """The trainers on eight simulated devices, placed in each way that the mesh has, against one device."""
 
+import json
 import os
 from pathlib import Path
 
@@ -7,17 +8,24 @@ import jax
 import numpy as np
 import pytest
 import tiny_run
+from devices import held
 from mortal import Nursery
 from tiny_world import scalar
 
+import base_model.model_folder
+import training.checkpoint
 from base_model import checkpoint
+from pipeline.gates import conversation, gate_sampler
 from ppo.config import PPOConfig
 from ppo.train import PPOTrainer
 from reward.config import RewardConfig
+from reward.model import score
 from reward.train import RewardTrainer
+from safety.policy import SamplingPlan
 from sft.config import SFTConfig
 from sft.train import SFTTrainer
 from training.metrics import read_metrics
+from training.sharding import make_mesh
 
 # Adam divides small gradients by their own size, and with them what is left of rounding: hence the large epsilon.
 OPTIONS = {"max_steps": 2, "learning_rate": 1e-2, "adam_epsilon": 1e-2, "warmup_ratio": 0.0}
@@ -30,6 +38,7 @@ PLACED = {
     "tensor": ({"tensor_parallel": 2}, 4),
     "all": ({"data_parallel": 2, "tensor_parallel": 2}, 4),
 }
+PROMPTS = ["hello", "what colour is the cat", "tell me where he went today"]
 CASES = [("pretraining", "tensor"), ("sft", "fsdp"), ("reward", "all"), ("ppo", "all")]
 
 
@@ -39,8 +48,15 @@ def train(kind, devices, folder, out, placed, parts):
     assert len(jax.devices()) == devices
     base, data = Path(folder) / "base", Path(folder) / "data"
     options = OPTIONS | placed | {"output_dir": out, "per_device_train_batch_size": ROWS // parts}
+    if kind == "answers":
+        return answer(Path(folder), Path(out), make_mesh())
     if kind == "pretraining":
         return tiny_run.pretrain(folder, out, options | {"vision_warmup_steps": 0, "matmul_dtype": "float32"})
+    held_at = []
+    if kind == "sft" and devices > 1:  # when the checkpoint has been read, and when the state is saved
+        digest = training.checkpoint.content_digest
+        for module in (base_model.model_folder, training.checkpoint):
+            module.content_digest = lambda tree: (held_at.append(held()), digest(tree))[1]
     if kind == "sft":
         trainer = SFTTrainer(base, SFTConfig(max_length=96, max_images=2, **options), data / "sft.jsonl")
     elif kind == "reward":
@@ -51,7 +67,20 @@ def train(kind, devices, folder, out, placed, parts):
                              data / "ppo_prompts.jsonl")  # fmt: skip
     trainer.train()
     trainer.save_model()
+    whole = sum(leaf.nbytes for leaf in jax.tree.leaves(trainer.model.params))
+    assert kind != "sft" or devices == 1 or (len(held_at) > 1 and max(held_at) < whole), (held_at, whole)
     return None
+
+
+def answer(folder, out, mesh):
+    """Writes what a gate and an evaluation would see of the models: replies to prompts, and scores of them."""
+    model = checkpoint.load(folder / "base", mesh=mesh)
+    plan = SamplingPlan(samples_per_prompt=2, max_new_tokens=6, top_p=1.0, temperature=1.0, seed=0)
+    replies = gate_sampler(model, "replies")(PROMPTS, plan)
+    judge = checkpoint.load(folder / "scalar", kind="scalar", mesh=mesh)
+    texts = [conversation(judge, prompt, reply) for prompt, of in zip(PROMPTS, replies, strict=True) for reply in of]
+    out.mkdir()
+    (out / "answers.json").write_text(json.dumps([replies, score(judge, texts, batch_size=8).tolist()]))
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +126,15 @@ def test_eight_devices_train_as_one_does(world, kind, way):
     ours, theirs = (jax.tree_util.tree_leaves_with_path(each.params) for each in (model, placed))
     for (path, leaf), (_, other) in zip(ours, theirs, strict=True):
         close(leaf, other, jax.tree_util.keystr(path), scale=1e-3)
+
+
+@pytest.mark.slow
+def test_models_that_eight_devices_share_answer_and_judge_as_on_one(world):
+    folder, run = world
+    found = []
+    for devices in (1, 8):
+        run("answers", devices, folder / f"answers-{devices}", {}, 1)
+        found.append(json.loads((folder / f"answers-{devices}" / "answers.json").read_text()))
+    (replies, scores), (others, their_scores) = found
+    assert replies == others and len({text for of in replies for text in of}) > 3
+    close(scores, their_scores, "scores", scale=1.0)

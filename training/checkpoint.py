@@ -162,14 +162,16 @@ def _require_room(folder: Path, tree: Any) -> None:
 
 
 def restore_params(folder: Path, like: Any) -> Any:
-    """Reads parameters with the shapes and dtypes of `like` to one device, whatever mesh wrote them.
+    """Reads parameters with the shapes and dtypes of `like`, whatever mesh wrote them.
+
+    Each device gets its part of what `like` has a sharding for, straight from the files; all else goes to one device.
 
     Raises:
         BadInput: when the folder is damaged, incomplete, or of another model.
     """
     # Without a sharding orbax asks for the very devices that the parameters were saved from.
     here = SingleDeviceSharding(jax.local_devices()[0])
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like)
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or here), like)
     with ocp.StandardCheckpointer() as checkpointer:
         return _read(
             lambda: checkpointer.restore(folder.absolute(), like),

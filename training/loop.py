@@ -86,6 +86,8 @@ def fit(
     try:
         start = store.latest()
         if start is not None:
+            # Only the shapes of the state that was made: it would lie on the devices beside the one that is read.
+            state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
             state, meta = store.restore(start, state)
             if meta.get("identity") != identity:
                 raise BadInput(

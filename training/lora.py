@@ -55,6 +55,13 @@ def adapt(params: Any, logical_axes: Any, config: TrainingConfig, mesh: Mesh) ->
     """
     if not config.lora_r:
         return params, logical_axes, None
+    adapters, axes = fresh_adapters(params, logical_axes, config)
+    still = jax.tree.map(jax.device_put, params, parameter_shardings(mesh, logical_axes, params))
+    return adapters, axes, Frozen(still, jnp.float32(config.lora_alpha / config.lora_r))
+
+
+def fresh_adapters(params: Any, logical_axes: Any, config: TrainingConfig) -> tuple[Any, Any]:
+    """What is trained of a model with lora_r, see `adapt`, and the names of its axes."""
     known = _matrices(params)
     if not known:
         raise BadInput("lora_r adapts the layers of decoders, and this model has none; set it to 0")
@@ -64,9 +71,7 @@ def adapt(params: Any, logical_axes: Any, config: TrainingConfig, mesh: Mesh) ->
         raise BadInput(f"lora_target_modules names a matrix that no layer has: {unknown[0]!r}; there are {there}")
     numbers = itertools.count()
     start = lambda: jax.random.fold_in(jax.random.key(config.seed), next(numbers))  # noqa: E731
-    adapters, axes = _adapters(params, logical_axes, wanted, config.lora_r, start)
-    still = jax.tree.map(jax.device_put, params, parameter_shardings(mesh, logical_axes))
-    return adapters, axes, Frozen(still, jnp.float32(config.lora_alpha / config.lora_r))
+    return _adapters(params, logical_axes, wanted, config.lora_r, start)
 
 
 def merged(frozen: Frozen | None, trained: Any) -> Any:

@@ -16,7 +16,7 @@ from training.config import TrainingConfig
 from training.loop import Probe, fit
 from training.lora import adapt, merged
 from training.optimizer import make_optimizer, make_schedule
-from training.sharding import make_mesh, parameter_shardings, replicated, row_shards, shard_batch
+from training.sharding import make_mesh, placed, replicated, row_shards, shard_batch
 from training.step import Totals, TrainState, update
 
 
@@ -34,7 +34,7 @@ def batch_size_of(config: TrainingConfig, mesh: Mesh) -> int:
 def abstract_state(params: Any, logical_axes: Any, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
     """Shapes, dtypes and shardings of a state, whose optimizer moments are sharded like their parameters."""
     place = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)  # noqa: E731
-    params = jax.tree.map(place, params, parameter_shardings(mesh, logical_axes))
+    params = placed(mesh, logical_axes, params)
     moments = optax.tree_map_params(
         optimizer,
         lambda moment, param: place(moment, param.sharding),

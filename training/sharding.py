@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -61,9 +61,60 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def parameter_shardings(mesh: Mesh, logical_axes: Any) -> Any:
-    """Shardings of a tree of parameters from the tree of their logical axes (tuples of names)."""
-    return jax.tree.map(lambda axes: named_sharding(mesh, axes), logical_axes, is_leaf=lambda x: isinstance(x, tuple))
+def parameter_shardings(mesh: Mesh, logical_axes: Any, params: Any) -> Any:
+    """Shardings of a tree of parameters.
+
+    Args:
+        mesh: where they are to lie.
+        logical_axes: of each parameter the names of its axes, a tuple.
+        params: arrays or their shapes.
+
+    Raises:
+        BadInput: naming a parameter that cannot be split so, and sizes of the mesh with which all can.
+    """
+    _require_divides(mesh, logical_axes, params)
+    return jax.tree.map(lambda axes: named_sharding(mesh, axes), logical_axes, is_leaf=_is_axes)
+
+
+def placed(mesh: Mesh, logical_axes: Any, params: Any) -> Any:
+    """The shapes of parameters with the shardings of the mesh; raises as parameter_shardings does."""
+    shardings = parameter_shardings(mesh, logical_axes, params)
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), params, shardings)
+
+
+def _is_axes(x: Any) -> bool:
+    return isinstance(x, tuple)
+
+
+class _Split(NamedTuple):
+    """An axis of a parameter that the mesh splits: its width, and over which axis of the mesh."""
+
+    parameter: str
+    width: int
+    axis: str
+
+
+def _require_divides(mesh: Mesh, logical_axes: Any, params: Any) -> None:
+    named = jax.tree_util.tree_leaves_with_path(logical_axes, is_leaf=_is_axes)
+    splits = [
+        _Split(jax.tree_util.keystr(path, simple=True, separator="."), width, axis)
+        for (path, axes), leaf in zip(named, jax.tree.leaves(params), strict=True)
+        for name, width in zip(axes, leaf.shape, strict=True)
+        if isinstance(axis := RULES.get(name), str)
+    ]
+    wrong = next((split for split in splits if split.width % mesh.shape[split.axis]), None)
+    if wrong is None:
+        return
+    widths = {axis: math.gcd(*(split.width for split in splits if split.axis == axis)) for axis in MESH_AXES}
+    most = lambda sizes, axis: max(n for n in sizes if widths[axis] % n == 0)  # noqa: E731
+    tensor = most([n for n in range(1, mesh.shape["tensor"] + 1) if mesh.size % n == 0], "tensor")
+    left = mesh.size // tensor
+    fsdp = most([n for n in range(1, left + 1) if left % n == 0], "fsdp")
+    raise BadInput(
+        f"the parameter {wrong.parameter} is {wrong.width} wide where the mesh splits it over the "
+        f"{mesh.shape[wrong.axis]} devices of its axis {wrong.axis}, which does not divide; "
+        f"set data_parallel={left // fsdp} tensor_parallel={tensor}, or use another number of devices"
+    )
 
 
 def row_shards(mesh: Mesh | None) -> int:

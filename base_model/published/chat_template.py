@@ -16,7 +16,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from base_model.chat import messages_to_segments
 from base_model.config import read_config
 from base_model.gemma_tokenizer import GemmaTokenizer
-from base_model.interleave import Text
+from base_model.segments import encoded
 from base_model.tokenizer import BOS, EOS, ROLES, Tokenizer
 from training.errors import BadInput
 
@@ -100,7 +100,7 @@ def require_same_turns(folder: Path, tokenizer: Tokenizer) -> None:
     if found is None:
         return
     segments = messages_to_segments(TALK, tokenizer, folder=folder, ending="reply")
-    ours = tokenizer.with_controls(number for part in segments if isinstance(part, Text) for number in part.ids)
+    ours = tokenizer.with_controls(number for part in encoded(segments, tokenizer) for number in part.ids)
     theirs = _rendered(*found, tokenizer, TALK)
     if not theirs.startswith(ours):
         place = next((i for i, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b), len(theirs))

@@ -1,13 +1,14 @@
 """A ModelConfig as the config.json that published models of its shape have."""
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from base_model.config import LayerSpec, ModelConfig
 from base_model.gemma import GLOBAL, LOCAL, model_config
 from base_model.gemma_towers import describe_towers
 from base_model.patches import PatchesConfig
+from base_model.siglip import SiglipConfig
 from base_model.tokenizer import BOS, EOS, PAD
 from training.errors import BadInput
 
@@ -107,6 +108,12 @@ def _rope(layer: LayerSpec) -> dict[str, Any]:
 
 
 def _require_same(config: ModelConfig, read: ModelConfig) -> None:
+    # How media are cut up is said by processor_config.json.
+    frames = {name: getattr(config.clips, name) for name in ("max_frames", "max_soft_tokens")}
+    read = replace(read, clips=replace(read.clips, **frames))
+    if isinstance(config.vision, SiglipConfig) and isinstance(read.vision, SiglipConfig):
+        crops = {name: getattr(config.vision, name) for name in ("max_crops", "crop_size", "crop_ratio")}
+        read = replace(read, vision=replace(read.vision, **crops))
     differing = [field.name for field in fields(config) if getattr(config, field.name) != getattr(read, field.name)]
     if differing:
         given = ", ".join(f"{name}={getattr(config, name)!r:.60}" for name in differing)

@@ -11,6 +11,7 @@ import numpy as np
 
 from base_model.checkpoint import LanguageModel
 from base_model.config import ModelConfig
+from base_model.drawing_tokenizer import CODES, DrawingTokenizer
 from base_model.gemma import CONTROLS
 from base_model.published.companions import write_companions
 from base_model.published.description import describe
@@ -36,6 +37,8 @@ def export_model(
     transformers has one, in the family of Gemma 3, and there the bias is not read, which moves all scores alike; in
     that of Gemma 4 its trunk is a model without a head.
 
+    The config.json of a model that draws says in `image_codes` where its codes stand and whose they are.
+
     Args:
         model: what to write.
         out: folder that must not exist yet.
@@ -55,6 +58,8 @@ def export_model(
     description |= {"architectures": [_architecture(description, model.kind)], "dtype": dtype}
     if model.kind == "scalar":
         description["num_labels"] = 1
+    if isinstance(model.tokenizer, DrawingTokenizer):
+        description[CODES] = model.tokenizer.described_codes
     temporary = out.with_name(out.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)

@@ -7,7 +7,7 @@ from jax.sharding import Mesh
 
 from base_model.checkpoint import IMAGE_TOKENIZER, LanguageModel
 from base_model.config import ModelConfig, read_config
-from base_model.drawing_tokenizer import DrawingTokenizer
+from base_model.drawing_tokenizer import CODES, DrawingTokenizer
 from base_model.gemma import CONTROLS, model_config, soft_tokens
 from base_model.gemma_tokenizer import GEMMA_3, GEMMA_4, GemmaTokenizer
 from base_model.image_tokenizer import ImageTokenizer
@@ -55,8 +55,22 @@ def read_shape(folder: Path) -> tuple[ModelConfig, Tokenizer, Media]:
     if isinstance(tokenizer, GemmaTokenizer):
         encoders = {"image": config.vision, "video": config.vision, "audio": config.audio}
         kinds = [kind for kind in tokenizer.placeholders if encoders[kind]]
-        tokenizer = tokenizer.surrounded(surroundings(folder, tokenizer, kinds))
-    return config, DrawingTokenizer(tokenizer, images) if images else tokenizer, places
+        # Nothing where no template says more: what is exported has one that says so, and must come back as it was.
+        tokenizer = tokenizer.surrounded(dict.fromkeys(kinds, "") | surroundings(folder, tokenizer, kinds))
+    return config, _drawing(folder, tokenizer, images, description.get(CODES)), places
+
+
+def _drawing(folder: Path, text: Tokenizer, images: ImageTokenizer | None, wanted: Any) -> Tokenizer:
+    """The tokenizer with the codes of an image tokenizer, if there is one, where config.json says that they stand."""
+    tokenizer = text if images is None else DrawingTokenizer(text, images)
+    found = tokenizer.described_codes if isinstance(tokenizer, DrawingTokenizer) else None
+    if wanted not in (None, found):
+        given = "is missing" if images is None else "is another one"
+        raise BadInput(
+            f"{folder}: config.json speaks of codes of pictures ({CODES}), and the image tokenizer that they are of, "
+            f"in {IMAGE_TOKENIZER}/, {given}; copy that folder from where the model was exported"
+        )
+    return tokenizer
 
 
 def _own(folder: Path) -> Tokenizer | None:

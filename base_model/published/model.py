@@ -27,7 +27,7 @@ from base_model.published.siglip import siglip
 from base_model.published.table import Table, below, canonical
 from base_model.siglip import SiglipConfig
 from training.errors import BadInput
-from training.sharding import parameter_shardings
+from training.sharding import placed
 
 
 def model_tensors(config: ModelConfig) -> Table:
@@ -65,12 +65,10 @@ def abstract_model(
     options = {"soft_tokens": soft_tokens, "mesh": mesh, "remat": remat}
     module = nnx.eval_shape(lambda: Decoder(config, **options, rngs=nnx.Rngs(0)))
     structure, shapes = split(module)
-    if mesh is None:
-        shardings = jax.tree.map(lambda _: SingleDeviceSharding(jax.local_devices()[0]), shapes)
-    else:
-        shardings = parameter_shardings(mesh, logical_axes(module))
-    placed = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)  # noqa: E731
-    return structure, jax.tree.map(placed, shapes, shardings)
+    if mesh is not None:
+        return structure, placed(mesh, logical_axes(module), shapes)
+    here = SingleDeviceSharding(jax.local_devices()[0])
+    return structure, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes)
 
 
 def read_params(folder: Path, config: ModelConfig, like: Any) -> Any:

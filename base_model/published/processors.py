@@ -11,11 +11,17 @@ from base_model.conformer import ConformerConfig
 from base_model.frames import FramesConfig
 from base_model.gemma4_vision import Gemma4VisionConfig
 from base_model.log_mel import FLOOR, HOP, RATE, WINDOW
+from base_model.pan_and_scan import MOST_CROPS
 from base_model.patches import PatchesConfig
 from base_model.siglip import SiglipConfig
 from training.errors import BadInput
 
 FILES = ("processor_config.json", "preprocessor_config.json")
+# Our field -> theirs, of which published files say null, which stands for our default.
+_CROPS = {
+    "max_crops": "pan_and_scan_max_num_crops", "crop_size": "pan_and_scan_min_crop_size",
+    "crop_ratio": "pan_and_scan_min_ratio_to_activate",
+}  # fmt: skip
 # What is done to every picture. Pillow numbers its filters: 2 is bilinear, 3 bicubic.
 _EVERY = {"do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255}
 _SOUND = {
@@ -45,7 +51,10 @@ def settings_of(config: ModelConfig) -> dict[str, Any] | None:
     if vision is None:
         return None
     if isinstance(vision, SiglipConfig):
-        pictures = _pictures(vision) | {"image_processor_type": "Gemma3ImageProcessor"}
+        crops = {theirs: getattr(vision, ours) if vision.max_crops else None for ours, theirs in _CROPS.items()}
+        pictures = _pictures(vision) | crops | {
+            "do_pan_and_scan": vision.max_crops > 0 or None, "image_processor_type": "Gemma3ImageProcessor"
+        }
         return {
             "processor_class": "Gemma3Processor", "image_seq_length": vision.grid**2, "image_processor": pictures
         }  # fmt: skip
@@ -82,6 +91,9 @@ def _prepared(config: ModelConfig, settings: Mapping[str, Any], path: Path) -> M
         _require({name: value for name, value in _pictures(vision).items() if name != "size"}, frames, path)
     if isinstance(audio, ConformerConfig):
         _require(_SOUND | {"feature_size": audio.bands}, sounds, path)
+    if isinstance(vision, SiglipConfig) and pictures.get("do_pan_and_scan"):
+        given = {ours: pictures[theirs] for ours, theirs in _CROPS.items() if pictures.get(theirs) is not None}
+        vision = replace(vision, **{"max_crops": MOST_CROPS} | given)
     if isinstance(vision, Gemma4VisionConfig | PatchesConfig):
         vision = replace(vision, max_soft_tokens=pictures.get("max_soft_tokens", vision.max_soft_tokens))
         frames_budget = frames.get("max_soft_tokens", clips.max_soft_tokens)
@@ -104,7 +116,7 @@ def _pictures(vision: Any) -> dict[str, Any]:
     if isinstance(vision, SiglipConfig):
         size = {"height": vision.image_size, "width": vision.image_size}
         scale = {"do_normalize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-        return _EVERY | scale | {"size": size, "resample": 2, "do_pan_and_scan": None}
+        return _EVERY | scale | {"size": size, "resample": 2}
     patch = {"patch_size": vision.patch}
     if isinstance(vision, Gemma4VisionConfig):
         patch["pooling_kernel_size"] = vision.pool

@@ -158,7 +158,8 @@ def pretrain(config: BasePretrain) -> None:
             raise BadInput("a model to go on from has its own tokenizer: leave out start, or tokenizer")
         vocabulary = Path(config.tokenizer or folder.path / "tokenizer.model")
         if start is None and not config.tokenizer and not vocabulary.exists():
-            write_whole(vocabulary, train_tokenizer(paths["data"], vocab_size=4096).model)
+            bad = config.pretrain.on_bad_row
+            write_whole(vocabulary, train_tokenizer(paths["data"], vocab_size=4096, on_bad_row=bad).model)
         pieces = Tokenizer.load(vocabulary) if start is None else start.tokenizer
         if config.image_tokenizer and pieces.image_codes:
             raise BadInput("the model to go on from draws already, with an image tokenizer of its own: set "

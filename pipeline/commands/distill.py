@@ -56,8 +56,10 @@ def distill(config: BaseDistill) -> None:
         student = student_of(config.student, teacher, seed=options.seed)
         require_same_tokenizer(teacher, student)
         length = min(options.max_length, teacher.config.max_context, student.config.max_context)
-        rows, held_out_rows = read_rows(paths["data"]), read_rows(paths["held_out"]) if config.held_out else []
-        read = lambda rows, model: examples_of(rows, model, config.rows, length, options.slots)  # noqa: E731
+        bad = options.on_bad_row
+        rows = read_rows(paths["data"], on_bad_row=bad)
+        held_out_rows = read_rows(paths["held_out"], on_bad_row=bad) if config.held_out else []
+        read = lambda rows, model: examples_of(rows, model, config.rows, length, options.slots, bad)  # noqa: E731
         examples, held_out = read(rows, student), read(held_out_rows, student) if held_out_rows else []
         theirs = examples if _read_alike(teacher.config, student.config) else read(rows, teacher)
         require_same_tokens(theirs, examples)
@@ -93,7 +95,7 @@ def student_of(name: str, teacher, *, seed: int):
     return LanguageModel(config=shape, tokenizer=teacher.tokenizer, params=params, statistics={})
 
 
-def examples_of(rows, model, kind: str, length: int, slots: tuple[int, int]) -> list:
+def examples_of(rows, model, kind: str, length: int, slots: tuple[int, int], on_bad_row: str) -> list:
     """Rows as a model reads them, with the tokens to be learned marked as SFT or pretraining does."""
     from base_model.interleave import require_slots
     from base_model.pretrain import pretraining_examples
@@ -101,8 +103,8 @@ def examples_of(rows, model, kind: str, length: int, slots: tuple[int, int]) -> 
     from sft.data import sft_examples
 
     if kind == "sft":
-        return sft_examples(rows, model, SFTConfig(max_length=length), slots=slots)
-    examples = pretraining_examples(rows, model.tokenizer, model.config, max_length=length)
+        return sft_examples(rows, model, SFTConfig(max_length=length, on_bad_row=on_bad_row), slots=slots)
+    examples = pretraining_examples(rows, model.tokenizer, model.config, max_length=length, on_bad_row=on_bad_row)
     for example in examples:
         require_slots([example.media], slots)
     return examples

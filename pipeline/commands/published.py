@@ -28,11 +28,13 @@ class BaseImport:
         source: a folder with config.json, safetensors and tokenizer.json (or tokenizer.model), or the name of a
             repository of the model hub.
         out: folder of the checkpoint.
+        data_parallel: mesh size of copies of the parameters.
         tensor_parallel: mesh size of tensor parallelism; all other devices shard the parameters.
     """
 
     source: str
     out: str
+    data_parallel: int = 1
     tensor_parallel: int = 1
 
 
@@ -93,7 +95,8 @@ def import_(config: BaseImport) -> None:
     out = Path(config.out)
     if out.exists():
         raise BadInput(f"{out} exists already; a checkpoint is never overwritten")
-    model = import_model(local_folder(config.source), mesh=make_mesh(tensor=config.tensor_parallel))
+    mesh = make_mesh(data=config.data_parallel, tensor=config.tensor_parallel)
+    model = import_model(local_folder(config.source), mesh=mesh)
     checkpoint.save(model, out)
     print(f"Model: {out}")
 

@@ -22,6 +22,7 @@ class TpuCompile:
         tensor_parallel: mesh size of tensor parallelism; all other devices shard the parameters.
         matmul_dtype: operands of matrix products.
         gradient_checkpointing: the backward pass computes each layer again.
+        lora_r: rank of adapters that sft, reward and ppo train instead of the parameters; 0 trains everything.
         json: a file for the figures, or "".
     """
 
@@ -35,14 +36,15 @@ class TpuCompile:
     tensor_parallel: int = 1
     matmul_dtype: Literal["float32", "bfloat16"] = "bfloat16"
     gradient_checkpointing: bool = True
+    lora_r: int = 0
     json: str = ""
 
     def __post_init__(self) -> None:
         """Checks the sizes."""
-        if min(self.length, self.response) < 0 or self.batch < 1:
+        if min(self.length, self.response, self.lora_r) < 0 or self.batch < 1:
             raise BadInput(
-                f"length and response are 0 or above and batch is above 0, "
-                f"not {self.length}, {self.response} and {self.batch}"
+                f"length, response and lora_r are 0 or above and batch is above 0, "
+                f"not {self.length}, {self.response}, {self.lora_r} and {self.batch}"
             )
 
 
@@ -58,13 +60,15 @@ def compile(config: TpuCompile) -> None:
     from base_model.presets import SIZES
     from base_model.vision import VisionConfig
     from pipeline.tpu.programs import Workload
-    from pipeline.tpu.report import PROGRAMS, as_json, described, examine
+    from pipeline.tpu.report import PROGRAMS, STEPS, as_json, described, examine
     from pipeline.tpu.topology import chip_of, devices_of
     from training.sharding import make_mesh
 
     names = [name.strip() for name in config.programs.split(",")]
     if unknown := [name for name in names if name not in PROGRAMS]:
         raise BadInput(f"programs are {', '.join(PROGRAMS)}, separated by commas, not {unknown[0]!r}")
+    if config.lora_r and not set(names) <= set(STEPS):
+        raise BadInput(f"lora_r is about what trains: give programs={','.join(STEPS)} or some of them with it")
     if config.preset not in SIZES:
         raise BadInput(f"preset is one of {', '.join(SIZES)}, not {config.preset!r}")
     shape = replace(SIZES[config.preset](), audio=None)
@@ -83,7 +87,7 @@ def compile(config: TpuCompile) -> None:
     mesh = make_mesh(data=config.data_parallel, tensor=config.tensor_parallel, devices=devices)
     work = Workload(
         shape=shape, mesh=mesh, rows=config.batch, length=length, response=response,
-        dtype=config.matmul_dtype, remat=config.gradient_checkpointing,
+        dtype=config.matmul_dtype, remat=config.gradient_checkpointing, lora_r=config.lora_r,
     )  # fmt: skip
     sizes = " x ".join(f"{size} {axis}" for axis, size in mesh.shape.items())
     print(
@@ -93,7 +97,8 @@ def compile(config: TpuCompile) -> None:
     )
     options = {"topology": config.topology, "preset": config.preset, "length": length, "response": response}
     options |= {"batch": config.batch, "mesh": dict(mesh.shape), "matmul_dtype": config.matmul_dtype}
-    options |= {"gradient_checkpointing": config.gradient_checkpointing, "libtpu": metadata.version("libtpu")}
+    options |= {"gradient_checkpointing": config.gradient_checkpointing, "lora_r": config.lora_r}
+    options |= {"libtpu": metadata.version("libtpu")}
     findings = []
     for name in names:
         findings.append(examine(name, work, chip_of(config.topology)))

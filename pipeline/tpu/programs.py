@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from jax.stages import Lowered
 
 from base_model.batch import Batch
-from base_model.checkpoint import logical_axes, split
+from base_model.checkpoint import HEAD_AXES, logical_axes, split
 from base_model.config import ModelConfig
 from base_model.decoder import Decoder
 from base_model.likelihood import cross_entropy
@@ -24,13 +24,14 @@ from ppo.config import PPOConfig
 from ppo.rollout import Models, Rollout, ScoreStatistics, assess
 from ppo.update import ppo_loss
 from reward.config import RewardConfig
-from reward.model import head_logical_axes, head_params
+from reward.model import head_params
 from reward.train import PairBatch, pair_loss
 from sft.config import SFTConfig
 from training.config import TrainingConfig
+from training.lora import Frozen, fresh_adapters
 from training.minimise import abstract_state
 from training.optimizer import make_optimizer, make_schedule
-from training.sharding import named_sharding, parameter_shardings, replicated, row_shards
+from training.sharding import named_sharding, placed, replicated, row_shards
 from training.step import TrainState, update
 
 # Ids like those of the tokenizer; which ones they are makes no difference to a program.
@@ -50,6 +51,7 @@ class Workload:
         response: tokens of a reply.
         dtype: operands of matrix products.
         remat: see Decoder.
+        lora_r: rank of adapters that steps train instead of the parameters; 0 for these.
     """
 
     shape: ModelConfig
@@ -59,6 +61,7 @@ class Workload:
     response: int
     dtype: str
     remat: bool
+    lora_r: int = 0
 
     @property
     def batch(self) -> int:
@@ -100,11 +103,11 @@ class Workload:
         """Shapes and logical axes of a reward model's or critic's parameters."""
         trunk, axes = self.language_model
         head = jax.eval_shape(lambda: head_params(self.shape, seed=0))
-        return {"trunk": trunk, "head": head}, {"trunk": axes, "head": head_logical_axes()}
+        return {"trunk": trunk, "head": head}, {"trunk": axes, "head": HEAD_AXES}
 
     def on_mesh(self, model: tuple[Any, Any]) -> Any:
         """Parameters as trainers place them."""
-        return jax.tree.map(_placed, model[0], parameter_shardings(self.mesh, model[1]))
+        return placed(self.mesh, model[1], model[0])
 
     def whole(self, shape: tuple[int, ...] = (), dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
         """An array that every device holds."""
@@ -127,45 +130,59 @@ class Workload:
 
     def ppo(self) -> PPOConfig:
         """Options of PPO for these sizes."""
-        return PPOConfig(response_length=self.response, max_prompt_length=self.length - self.response)
+        prompt = self.length - self.response
+        return PPOConfig(response_length=self.response, max_prompt_length=prompt, lora_r=self.lora_r)
 
-    def ppo_state(self) -> TrainState:
-        """Policy and critic with their optimizer."""
+    @property
+    def policy_and_critic(self) -> tuple[Any, Any]:
+        """Shapes and logical axes of what PPO trains."""
         (policy, policy_axes), (critic, critic_axes) = self.language_model, self.scalar_model
-        models = {"policy": policy, "critic": critic}, {"policy": policy_axes, "critic": critic_axes}
-        return abstract_state(*models, _optimizer(self.ppo()), self.mesh)
+        return {"policy": policy, "critic": critic}, {"policy": policy_axes, "critic": critic_axes}
 
+    def start(self, model: tuple[Any, Any], config: TrainingConfig) -> tuple[TrainState, Frozen | None]:
+        """A trainer's state at step 0, and what its adapters adapt if it has any."""
+        trained, axes = model
+        frozen = None
+        if config.lora_r:
+            named = []
 
-def _placed(x: Any, sharding: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+            def fresh(params: Any) -> Any:
+                adapters, its_axes = fresh_adapters(params, axes, config)
+                named.append(its_axes)
+                return adapters
+
+            trained = jax.eval_shape(fresh, model[0])
+            frozen = Frozen(self.on_mesh(model), self.whole())  # type: ignore[arg-type]
+            (axes,) = named
+        return abstract_state(trained, axes, _optimizer(config), self.mesh), frozen
 
 
 def _optimizer(config: TrainingConfig) -> Any:
     return make_optimizer(config, make_schedule(config, STEPS))
 
 
-def _step(loss: Callable[..., Any], state: TrainState, batch: Any, config: TrainingConfig) -> Lowered:
-    optimizer = _optimizer(config)
-    step = jax.jit(partial(update, loss=loss, optimizer=optimizer, micro_batches=1), donate_argnums=0)
-    return step.lower(state, batch)
+def _step(
+    work: Workload, loss: Callable[..., Any], model: tuple[Any, Any], batch: Any, config: TrainingConfig
+) -> Lowered:
+    step = jax.jit(partial(update, loss=loss, optimizer=_optimizer(config), micro_batches=1), donate_argnums=0)
+    state, frozen = work.start(model, config)
+    return step.lower(state, batch, frozen)
 
 
 def sft_step(work: Workload) -> Lowered:
     """An optimizer step of SFT."""
-    config = SFTConfig(max_length=work.length)
-    state = abstract_state(*work.language_model, _optimizer(config), work.mesh)
-    return _step(partial(cross_entropy, work.structure), state, work.texts(work.length), config)
+    config, loss = SFTConfig(max_length=work.length, lora_r=work.lora_r), partial(cross_entropy, work.structure)
+    return _step(work, loss, work.language_model, work.texts(work.length), config)
 
 
 def reward_step(work: Workload) -> Lowered:
     """An optimizer step of the reward model, with one pair in each row."""
-    config = RewardConfig(max_length=work.length)
-    state = abstract_state(*work.scalar_model, _optimizer(config), work.mesh)
+    config = RewardConfig(max_length=work.length, lora_r=work.lora_r)
     loss = partial(
         pair_loss, work.structure, centring=config.center_rewards_coefficient, label_smoothing=config.label_smoothing
     )
     pairs = PairBatch(work.texts(work.length), work.split_rows((1,)), work.split_rows((1,), bool))  # type: ignore[arg-type]
-    return _step(loss, state, pairs, config)
+    return _step(work, loss, work.scalar_model, pairs, config)
 
 
 def rollout(work: Workload) -> Lowered:
@@ -193,4 +210,5 @@ def ppo_update(work: Workload) -> Lowered:
     reply = partial(work.split_rows, (work.response,))
     floats = [reply() for _ in range(4)]
     batch = Rollout(work.texts(work.length), reply(bool), *floats)  # type: ignore[arg-type]
-    return _step(partial(ppo_loss, work.models, config=work.ppo()), work.ppo_state(), batch, work.ppo())
+    loss = partial(ppo_loss, work.models, config=work.ppo())
+    return _step(work, loss, work.policy_and_critic, batch, work.ppo())

@@ -89,13 +89,18 @@ def _frozen(work: Workload) -> int:
 
 
 def _trained(work: Workload) -> int:
-    return _held(work.ppo_state())
+    return _held(work.start(work.policy_and_critic, work.ppo())[0])
 
 
-# A backward pass takes twice a forward pass: each product has two.
+def _passes(work: Workload) -> int:
+    """How many forward passes a step costs at least."""
+    # A backward pass has two products for each: one for activations, one for the matrix, which adapters can do without.
+    return 2 if work.lora_r else 3
+
+
 PROGRAMS = {
-    "sft": Program(lower=programs.sft_step, flops=lambda work: 3 * _forward(work, work.length - 1)),
-    "reward": Program(lower=programs.reward_step, flops=lambda work: 3 * _forward(work, 0)),
+    "sft": Program(lower=programs.sft_step, flops=lambda work: _passes(work) * _forward(work, work.length - 1)),
+    "reward": Program(lower=programs.reward_step, flops=lambda work: _passes(work) * _forward(work, 0)),
     "rollout": Program(
         lower=programs.rollout,
         flops=lambda work: _forward(work, work.response),
@@ -109,10 +114,15 @@ PROGRAMS = {
     ),
     "ppo": Program(
         lower=programs.ppo_update,
-        flops=lambda work: 3 * (_forward(work, work.response) + _forward(work, 0)),
-        beside=_frozen,
+        flops=lambda work: _passes(work) * (_forward(work, work.response) + _forward(work, 0)),
+        # What adapters adapt are the reference and the reward model.
+        beside=lambda work: 0 if work.lora_r else _frozen(work),
     ),
 }
+
+
+# What trains, and so may train adapters.
+STEPS = ("sft", "reward", "ppo")
 
 
 def examine(name: str, work: Workload, chip: Chip) -> Finding:

@@ -7,6 +7,7 @@ from tokenizers import Tokenizer
 from base_model.chat import messages_to_segments
 from base_model.gemma_tokenizer import GemmaTokenizer
 from base_model.media import Media
+from base_model.segments import encoded
 from training.errors import BadInput
 
 TALK = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "how are you"}]
@@ -49,6 +50,7 @@ def test_half_a_surrogate_pair_is_refused(gemma_4):
 def test_turns_are_those_of_published_templates(gemma_3, gemma_4):
     for tokenizer, begin, end in [(gemma_3, "<start_of_turn>", "<end_of_turn>"), (gemma_4, "<|turn>", "<turn|>")]:
         segments = messages_to_segments(TALK, tokenizer, folder=Path(), ending="reply")
+        segments = encoded(segments, tokenizer)
         said = read(tokenizer, [number for segment in segments for number in segment.ids])
         turns = f"{begin}user\nhello{end}\n{begin}model\nhow are you{end}\n{begin}model\n"
         assert said == f"<bos>{turns}"
@@ -58,7 +60,7 @@ def test_turns_are_those_of_published_templates(gemma_3, gemma_4):
 
 def test_only_gemma_4_has_a_system_turn(gemma_3, gemma_4):
     talk = [{"role": "system", "content": "hello"}, *TALK]
-    segments = messages_to_segments(talk, gemma_4, folder=Path())
+    segments = encoded(messages_to_segments(talk, gemma_4, folder=Path()), gemma_4)
     said = read(gemma_4, [number for segment in segments for number in segment.ids])
     assert said.startswith("<bos><|turn>system\nhello<turn|>\n<|turn>user\n")
     with pytest.raises(BadInput, match="no system turn"):

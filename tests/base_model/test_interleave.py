@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from base_model.batch import require_media
 from base_model.chat import messages_to_segments
 from base_model.config import ClipsConfig, LayerSpec, ModelConfig
 from base_model.conformer import ConformerConfig
 from base_model.frames import FramesConfig
 from base_model.gemma4_vision import Gemma4VisionConfig
+from base_model.images import resize
 from base_model.interleave import digest, interleave, kinds, require_slots, truncate
 from base_model.media import Media, count
 from base_model.patches import PatchesConfig
@@ -111,6 +113,36 @@ def test_encoders_of_variable_size_take_as_many_places_as_they_need(lay_out, con
     assert len(set(images[:2])) == 2 and max(images[:2]) <= 10 and max(images[2:]) <= 3
     assert (taken("<image_soft_token>"), taken("<video_soft_token>")) == (sum(images[:2]), sum(images[2:]))
     assert taken("<audio_soft_token>") == 5 == -(-len(example.media.sounds[0].mel) // 4)
+
+
+def test_a_picture_that_is_far_from_square_may_be_followed_by_crops(lay_out, config, tokenizer):
+    sizes = {"image_size": 8, "patch": 2, "width": 8, "layers": 1, "heads": 1, "mlp_dim": 8, "grid": 2}
+    vision = SiglipConfig(**sizes, max_crops=3, crop_size=8)
+    cropping, blank = replace(config, vision=vision), replace(config, vision=replace(vision, max_crops=0))
+    wide = np.random.default_rng(5).integers(0, 256, (10, 36, 3), dtype=np.uint8)
+    example = lay_out(text("a"), part("image", wide), clip(), text("b"), config=cropping)
+    np.testing.assert_array_equal(
+        example.media.images[:4], [resize(x, 8) for x in (wide, wide[:, :12], wide[:, 12:24], wide[:, 24:])]
+    )
+    places = (example.tokens == tokenizer.control("<image_soft_token>")).sum()
+    assert (places, len(example.media.images)) == (16, 4 + 3)  # frames of clips have no crops
+    require_media([example], tokenizer.soft_tokens, cropping)
+    without = replace(example, media=Media(example.media.images[1:], ()))
+    with pytest.raises(BadInput, match="28 soft tokens of pictures and clips, and the media beside it make 24"):
+        require_media([without], tokenizer.soft_tokens, cropping)
+    with pytest.raises(BadInput, match=r"4 pictures do not fit in max_images \(3\)"):
+        require_slots([lay_out(part("image", wide), config=cropping).media], (3, 0))
+    told = tokenizer.decode(example.tokens.tolist())
+    assert "Here is the original image  and here are some crops to help you see better   00:00 " in told
+    last = int(np.flatnonzero(np.isin(example.tokens, tokenizer.media)).max())
+    for length in range(len(example)):
+        if length <= last:
+            with pytest.raises(BadInput, match="would cut a picture"):
+                truncate(example, length, tokenizer)
+    for picture, same in ((wide, blank), (wide[:, :11], cropping)):  # not asked for, and not far from square
+        assert len(lay_out(part("image", picture), config=same).media.images) == 1
+    # Whatever is learned, the words about crops are learned with the turn that they stand in.
+    assert not lay_out(part("image", wide), config=cropping, loss_on="assistant").learn.any()
 
 
 def test_a_cut_keeps_every_medium_whole_or_refuses(lay_out, tokenizer, picture):

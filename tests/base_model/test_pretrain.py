@@ -9,6 +9,7 @@ from tiny_world import Killed, killed_at, one_layer
 
 from base_model import checkpoint, pretrain, vision_warmup
 from base_model.drawing_tokenizer import DrawingTokenizer
+from base_model.interleave import digest
 from base_model.pretrain import HeldOutFigures, augment, pretraining_examples, train_tokenizer
 from base_model.pretrain_config import PretrainConfig
 from base_model.vision_warmup import picture_answers, warm_up
@@ -126,6 +127,20 @@ def test_long_text_is_cut_into_pieces_and_pictures_are_not(data, tiny_model):
     np.testing.assert_array_equal(np.concatenate([piece.learn for piece in pieces]), whole.learn)
     with pytest.raises(BadInput, match=r"rows.jsonl:1: a row of \d+ tokens does not fit in max_length \(12\)"):
         pretraining_examples(rows, tiny_model.tokenizer, tiny_model.config, max_length=12)
+
+
+def test_bad_rows_stop_or_are_left_out(data, tiny_model, write_rows, capsys):
+    rows = [*read_rows(data[1]), *read_rows(write_rows([{"source": "chitchat"}, {"source": "easy-vqa"}], "bad.jsonl"))]
+    options = {"max_length": 32, "on_bad_row": "skip"}
+    for read in (pretraining_examples, HeldOutFigures):
+        with pytest.raises(BadInput, match=r"bad.jsonl:1: a row needs .* \(on_bad_row=skip leaves such rows out\)"):
+            read(rows, tiny_model.tokenizer, tiny_model.config, max_length=32, on_bad_row="stop")
+    usable = pretraining_examples(rows[:-2], tiny_model.tokenizer, tiny_model.config, max_length=32)
+    examples = pretraining_examples(rows, tiny_model.tokenizer, tiny_model.config, **options)
+    assert digest(examples) == digest(usable) and "2 of 4 rows left out" in capsys.readouterr().out
+    HeldOutFigures(rows, tiny_model.tokenizer, tiny_model.config, **options)
+    with pytest.raises(BadInput, match="on_bad_row=skip"):
+        train_tokenizer(write_rows([{}]), vocab_size=296, on_bad_row="stop")
 
 
 def test_the_warm_up_changes_the_picture_encoder_alone(data, tiny_model, structure, few_answers):

@@ -119,7 +119,7 @@ def test_budgets_of_a_processor_are_used(tmp_path):
 @pytest.mark.parametrize(
     ("name", "section", "setting"),
     [
-        ("gemma3", None, {"do_pan_and_scan": True}),
+        ("gemma3", None, {"resample": 3}),
         ("gemma3", None, {"size": {"height": 896, "width": 896}}),
         ("gemma3", None, {"image_mean": [0.4, 0.5, 0.5]}),
         ("gemma4_e", "image_processor", {"patch_size": 16}),
@@ -144,5 +144,14 @@ def test_the_published_settings_of_gemma_3_are_accepted(tmp_path):
         "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5], "rescale_factor": 0.00392156862745098,
         "resample": 2, "size": {"height": 56, "width": 56}, "pan_and_scan_max_num_crops": None,
     }  # fmt: skip
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
-    assert as_prepared(config_of("gemma3"), tmp_path) == config_of("gemma3")
+    path, config = tmp_path / "preprocessor_config.json", config_of("gemma3")
+    path.write_text(json.dumps(settings))
+    assert as_prepared(config, tmp_path) == config
+    path.write_text(json.dumps(settings | {"do_pan_and_scan": True}))
+    assert as_prepared(config, tmp_path) == replace(config, vision=replace(config.vision, max_crops=4))
+    given = {"pan_and_scan_max_num_crops": 3, "pan_and_scan_min_crop_size": 32}
+    path.write_text(json.dumps(settings | {"do_pan_and_scan": True} | given))
+    assert as_prepared(config, tmp_path).vision == replace(config.vision, max_crops=3, crop_size=32)
+    path.write_text(json.dumps({"do_pan_and_scan": True, "pan_and_scan_max_num_crops": -1}))
+    with pytest.raises(BadInput, match="max_crops is a whole number from 1, not -1"):
+        as_prepared(config, tmp_path)

@@ -77,6 +77,20 @@ def test_a_picture_of_gemma_3_stands_between_empty_lines(tmp_path, says):
         assert said == whole(folder, turn)
 
 
+def test_crops_of_a_picture_of_gemma_3_stand_in_the_words_of_its_processor(tmp_path):
+    folder = folder_of(tmp_path, "gemma3", GEMMA_3, template(GEMMA_3, image="<start_of_image>"))
+    settings = {"do_pan_and_scan": True, "pan_and_scan_min_crop_size": 4, "pan_and_scan_max_num_crops": 3}
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    square, long = part("image", PICTURE[:, :12]), part("image", np.resize(PICTURE, (8, 40, 3)))
+    image = "\n\n<start_of_image>" + "<image_soft_token>" * 4 + "<end_of_image>\n\n"
+    # As Gemma3Processor says it.
+    told = f"Here is the original image {image} and here are some crops to help you see better {{}}"
+    said = laid_out(folder, TEXT, IMAGE, square, TEXT, long)
+    two, three = told.format(f"{image} {image}"), told.format(f"{image} {image} {image}")
+    turn = f"<bos><start_of_turn>user\nhow are you{two}{image}how are you{three}<end_of_turn>\n<start_of_turn>model\n"
+    assert said == whole(folder, turn)
+
+
 @pytest.mark.parametrize("blank", ["", "\n\n"])  # both stand in published templates
 def test_media_of_gemma_4_stand_as_the_template_says(tmp_path, blank):
     places = {"image": f"{blank}<|image|>{blank}", "video": f"{blank}<|video|>{blank}", "audio": "<|audio|>"}
@@ -114,7 +128,7 @@ def test_media_without_a_template_stand_as_the_processor_says(tmp_path):
     gemma_4 = GemmaTokenizer(vocabulary(GEMMA_4), vocab_size=320)
     kinds = ("image", "video", "audio")
     assert surroundings(tmp_path, gemma_4, kinds) == {} and gemma_4.around("image") == ""
-    assert GemmaTokenizer(vocabulary(GEMMA_3), vocab_size=320).around("image") == "\n\n"
+    assert GemmaTokenizer(vocabulary(GEMMA_3), vocab_size=320).margin("image") == "\n\n"
     (tmp_path / "chat_template.jinja").write_text(template(GEMMA_4, image=" <|image|> "))
     assert surroundings(tmp_path, gemma_4, kinds) == {"image": " "}
     (tmp_path / "chat_template.jinja").write_text(template(GEMMA_4, image="<|image|>\n"))

@@ -156,14 +156,17 @@ def test_figures_made_of_an_exported_folder_are_ours(tmp_path):
     assert {"picture/logits", "picture/loss", "text/hidden/03", "decode/new_tokens", "decode/step_logits"} <= set(found)
 
 
-def test_the_processor_of_an_exported_folder_lays_pictures_out_as_we_do(tmp_path):
+@pytest.mark.parametrize("crops", [0, 3])
+def test_the_processor_of_an_exported_folder_lays_pictures_out_as_we_do(tmp_path, crops):
     from PIL import Image
 
     folder = Path(shutil.copytree(FIXTURES / "gemma3", tmp_path / "published"))
     (folder / "tokenizer.json").write_bytes(placed(GEMMA_3))
+    settings = {"do_pan_and_scan": crops > 0, "pan_and_scan_max_num_crops": crops, "pan_and_scan_min_crop_size": 16}
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
     model = import_model(folder)
     export_model(model, tmp_path / "out")
-    picture = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    picture = np.random.default_rng(0).integers(0, 256, (30, 90, 3), dtype=np.uint8)
     parts = [{"type": "text", "text": " look "}, {"type": "image", "image": Image.fromarray(picture)}]
     processor = transformers.AutoProcessor.from_pretrained(tmp_path / "out")
     theirs = processor.apply_chat_template(
@@ -173,5 +176,6 @@ def test_the_processor_of_an_exported_folder_lays_pictures_out_as_we_do(tmp_path
     segments = messages_to_segments(talk, model.tokenizer, folder=Path(), ending="reply")
     ours = interleave(segments, model.tokenizer, model.config)
     assert list(theirs["input_ids"][0]) == ours.tokens.tolist()
-    pixels = np.moveaxis(np.asarray(theirs["pixel_values"][0]), 0, -1)
-    np.testing.assert_allclose(pixels, ours.media.images[0] / 127.5 - 1, atol=0.02)
+    pixels = np.moveaxis(np.asarray(theirs["pixel_values"]), 1, -1)
+    assert len(pixels) == 1 + crops
+    np.testing.assert_allclose(pixels, np.stack(ours.media.images) / 127.5 - 1, atol=0.02)

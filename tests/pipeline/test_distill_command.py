@@ -71,6 +71,18 @@ def test_pretraining_rows_are_learned_whole(folder, read, in_process, capsys):
     assert "none is not a checkpoint" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", ["sft", "pretraining"])
+def test_a_bad_row_says_how_to_leave_it_out(folder, read, in_process, capsys, kind):
+    rows = folder / "bad.jsonl"
+    rows.write_text("{}\n" + (folder / "pretrain.jsonl").read_text())
+    command = ["base", "distill", f"teacher={folder}/teacher", f"student={folder}/teacher", "held_out=",
+               f"rows={kind}", f"data={rows}", f"out={folder}/run"]  # fmt: skip
+    assert main(command) == 2
+    assert "bad.jsonl:1: a row needs" in (said := capsys.readouterr().err) and "on_bad_row=skip" in said
+    assert main([*command, "distill.on_bad_row=skip"]) == 0 and len(read["distill"][2]) == 1
+    assert "1 of 2 rows left out" in capsys.readouterr().out
+
+
 def test_a_student_is_a_size_with_the_tokenizer_of_its_teacher(folder, tiny_model):
     made = []
     # Its parameters are not drawn, only their shapes.

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ from pipeline import cli, environment
 from pipeline.tpu import compiled
 from pipeline.tpu.costs import floor_seconds, forward_flops, seen_pairs
 from pipeline.tpu.programs import Workload
-from pipeline.tpu.report import PROGRAMS, as_json, described, examine
+from pipeline.tpu.report import PROGRAMS, STEPS, as_json, described, examine
 from pipeline.tpu.topology import ANSWERS, CHIPS, chip_of, devices_of
 from training.sharding import make_mesh
 
@@ -33,9 +34,10 @@ def settings_of_jax():
         jax.config.update(name, value)
 
 
-def workload(shape, *, devices=None, remat=False, length=32):
+def workload(shape, *, devices=None, remat=False, length=32, lora_r=0):
     mesh = make_mesh(devices=jax.devices()[:1] if devices is None else devices)
-    return Workload(shape=shape, mesh=mesh, rows=2, length=length, response=8, dtype="bfloat16", remat=remat)
+    sizes = {"rows": 2, "length": length, "response": 8}
+    return Workload(shape=shape, mesh=mesh, **sizes, dtype="bfloat16", remat=remat, lora_r=lora_r)
 
 
 @pytest.mark.parametrize(("length", "window"), [(7, None), (7, 3), (7, 7), (3, 9), (1, 1)])
@@ -136,6 +138,8 @@ def test_a_program_without_text_has_no_count():
         (["length=4096"], "tiny reads up to 512 tokens"),
         (["length=64", "response=64"], "response=64 is not possible"),
         (["batch=0"], "batch is above 0"),
+        (["lora_r=-1"], "lora_r are 0 or above"),
+        (["lora_r=4"], "lora_r is about what trains: give programs=sft,reward,ppo or some of them with it"),
         ([], "pip install -e '.[tpu]'"),
     ],
 )
@@ -169,6 +173,20 @@ def test_every_program_can_be_traced_and_says_what_lies_beside_it(name):
     assert PROGRAMS[name].flops(work) > 0
 
 
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_of_adapters_takes_the_whole_model_once_and_moments_of_adapters_alone(name):
+    work = workload(replace(tiny(), layers=tiny().layers[:1]), lora_r=4)
+    state, _, frozen = PROGRAMS[name].lower(work).args_info[0]
+    parts = {"sft": [work.language_model], "reward": [work.scalar_model],
+             "ppo": [work.language_model, work.scalar_model]}[name]  # fmt: skip
+    size = lambda tree: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))  # noqa: E731
+    whole = sum(size(part[0]) for part in parts)
+    assert size(frozen) == whole + 1
+    assert 0 < size(state.params) < whole / 10 and size(state.optimizer) < 2 * size(state.params) + 10
+    assert PROGRAMS[name].beside(work) == 0
+    assert 3 * PROGRAMS[name].flops(work) == pytest.approx(2 * PROGRAMS[name].flops(replace(work, lora_r=0)))
+
+
 @pytest.fixture
 def four_chips(monkeypatch):
     """Devices of four connected chips, and a compiler that does not try hard."""
@@ -192,6 +210,16 @@ def test_the_compiler_says_of_a_training_step_that_it_does_not_fit(four_chips):
     found = examine("sft", work, chip_of("v5e:2x2"))
     assert not found.fits and found.arguments is None and found.peak > found.memory
     assert f"does not fit 15.75 GiB: the compiler wants {found.peak / 2**30:.2f} GiB" in described(found)
+
+
+@pytest.mark.slow
+@needs_libtpu
+def test_a_step_of_adapters_compiles_for_four_chips(four_chips):
+    shape = replace(tiny(), layers=tiny().layers[:1], vision=None)
+    found = examine("sft", workload(shape, devices=four_chips, length=128, lora_r=4), chip_of("v5e:2x2"))
+    model = 4 * sum(leaf.size for leaf in jax.tree.leaves(workload(shape).language_model[0]))
+    # A quarter of the parameters on each device, and adapters with their moments, which are little.
+    assert found.fits and found.arguments is not None and 0.25 < found.arguments / model < 0.35
 
 
 @pytest.mark.slow

@@ -1,9 +1,14 @@
 """Preference rows: their forms, their margins, and what is refused."""
 
+import numpy as np
 import pytest
+from PIL import Image
 from tiny_world import as_rows, reply, turn
 
+from base_model import interleave
+from base_model.images import load_image
 from reward.data import parse_transcript, preference_pairs
+from training.dataset import Row
 from training.errors import BadInput
 
 CHOSEN = "\n\nHuman: hello\n\nAssistant: hello how are you\n\nHuman: fine: thanks\n\nAssistant: the cat sat on a mat"
@@ -52,6 +57,20 @@ def test_margin_source_and_modality(tiny_model, picture):
     assert (pair.margin, pair.source, pair.modality, len(pair.rejected.media.images)) == (2.0, "vqa", "image", 1)
     pair = preference_pairs(as_rows([row | {"modality": "text"}]), tiny_model, max_length=96)[0]
     assert pair.modality == "text", "the picture need not be seen to tell them apart"
+
+
+@pytest.mark.parametrize("form", ["array", "file"])
+def test_a_picture_of_the_prompt_is_read_once(tiny_model, picture, tmp_path, monkeypatch, form):
+    Image.fromarray(picture(1)).save(tmp_path / "1.png")
+    asked, read = turn("what colour", [picture(1) if form == "array" else "1.png"]), []
+    monkeypatch.setattr(interleave, "load_image", lambda *given: read.append(given) or load_image(*given))
+    apart = {"chosen": [asked, reply("red")], "rejected": [turn("what colour", ["1.png"]), reply("blue")]}
+    rows = [{"prompt": [asked], "chosen": "red", "rejected": "blue"}, *([apart] if form == "file" else [])]
+    pairs = preference_pairs([Row(row, "rows:1", tmp_path) for row in rows], tiny_model, max_length=96)
+    assert len(read) == len(rows)
+    for pair in pairs:
+        assert pair.chosen.media.images[0] is pair.rejected.media.images[0]
+        np.testing.assert_array_equal(pair.chosen.media.images[0], picture(1))
 
 
 PAIR = {"prompt": "hello", "chosen": "fine", "rejected": "no"}

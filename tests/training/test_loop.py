@@ -136,6 +136,15 @@ def test_a_finished_run_is_returned_without_a_step(whole, tmp_path):
     assert_equal(run(whole[0], never), whole[1])
 
 
+def test_a_state_is_read_by_the_shapes_of_the_one_that_was_made(whole, monkeypatch):
+    def watched(store, step, like, restore=StateStore.restore):
+        assert not any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(like)), "it would lie beside the other"
+        return restore(store, step, like)
+
+    monkeypatch.setattr(StateStore, "restore", watched)
+    assert_equal(run(whole[0]), whole[1])
+
+
 def test_only_so_many_states_are_kept(whole):
     assert sorted(int(path.name) for path in (whole[0] / "state").iterdir()) == [6, 8]
 

@@ -1,6 +1,8 @@
 import os
+import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -10,7 +12,7 @@ from jax.sharding import PartitionSpec
 from tiny_world import one_layer
 
 from training.errors import BadInput
-from training.sharding import MESH_AXES, RULES, make_mesh, named_sharding, parameter_shardings, replicated
+from training.sharding import MESH_AXES, RULES, make_mesh, named_sharding, parameter_shardings, placed, replicated
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,10 +65,32 @@ def test_every_parameter_of_a_decoder_has_a_sharding(structure, tiny_model):
 
     from base_model.checkpoint import logical_axes
 
-    shardings = parameter_shardings(make_mesh(), logical_axes(nnx.merge(structure, tiny_model.params)))
+    axes = logical_axes(nnx.merge(structure, tiny_model.params))
+    shardings = parameter_shardings(make_mesh(), axes, tiny_model.params)
     assert jax.tree.structure(shardings) == jax.tree.structure(tiny_model.params)
     assert shardings["blocks"][0]["attention"]["query"].spec == PartitionSpec("fsdp", "tensor")
     assert shardings["blocks"][0]["mlp"]["down"].spec == PartitionSpec("tensor", "fsdp")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "embed", "wrong", "fitting"),
+    [
+        ({}, 36, "blocks.0.down is 36 wide where .* the 8 devices of its axis fsdp", (2, 1)),
+        ({"tensor": 2}, 8, "embedding is 9 wide where .* the 2 devices of its axis tensor", (1, 1)),
+        ({"tensor": 4}, 6, "blocks.0.down is 6 wide where .* the 4 devices", (4, 1)),
+    ],
+)
+def test_a_mesh_that_does_not_divide_a_width_is_refused_with_one_that_does(sizes, embed, wrong, fitting):
+    axes = {"blocks": {0: {"down": ("mlp", "embed"), "norm": (None,)}}, "embedding": ("vocab", "embed"), "bias": ()}
+    widths = {"embed": embed, "mlp": 6, "vocab": 9, None: 5}
+    shape = lambda names: jax.ShapeDtypeStruct([widths[name] for name in names], np.float32)  # noqa: E731
+    params = jax.tree.map(shape, axes, is_leaf=lambda x: isinstance(x, tuple))
+    mesh = partial(make_mesh, devices=[jax.devices()[0]] * 8)
+    with pytest.raises(BadInput, match=wrong) as refused:
+        parameter_shardings(mesh(**sizes), axes, params)
+    data, tensor = fitting
+    assert f"; set data_parallel={data} tensor_parallel={tensor}, or" in str(refused.value)
+    assert placed(mesh(data=data, tensor=tensor), axes, params)["bias"].shape == ()
 
 
 # Two steps on a batch of pictures and text, on one device and on a mesh of eight.
@@ -75,6 +99,7 @@ import sys
 from dataclasses import replace
 from functools import partial
 import jax, jax.numpy as jnp, numpy as np
+from base_model import model_folder
 from base_model.batch import pack
 from base_model.checkpoint import load, logical_axes, split, build
 from base_model.interleave import Example
@@ -87,9 +112,25 @@ from training.minimise import initial_state
 from training.optimizer import make_optimizer, make_schedule
 from training.sharding import make_mesh, shard_batch
 from training.step import update
+from devices import held
 
 assert len(jax.devices()) == 8
-model = load(sys.argv[1])
+safetensors, orbax, mixed = sys.argv[1:]
+seen, digest = [], model_folder.content_digest
+model_folder.content_digest = lambda tree: (seen.append(held()), digest(tree))[1]
+spread = [load(folder, mesh=make_mesh()) for folder in (safetensors, orbax)]
+whole = sum(leaf.nbytes for leaf in jax.tree.leaves(spread[0].params))
+assert len(seen) == 2 and max(seen) <= held() < 2 * whole / 5, (seen, held(), whole)  # an eighth of each, and norms
+for folder, model in zip((safetensors, orbax), spread):
+    jax.tree.map(np.testing.assert_array_equal, model.params, load(folder).params)
+    assert len(model.params["embedding"].sharding.device_set) == 8
+try:
+    load(mixed, mesh=make_mesh())
+except BadInput as error:
+    assert "are not those that were saved there" in str(error)
+else:
+    raise AssertionError("other parameters than those of config.json were read")
+model = load(safetensors)
 axes = logical_axes(build(model.config, model.tokenizer))
 rng = np.random.default_rng(0)
 
@@ -143,12 +184,19 @@ print("equal")
 def test_a_step_on_eight_devices_is_that_on_one(tiny_model, tmp_path):
     from base_model import checkpoint
 
-    checkpoint.save(one_layer(tiny_model), tmp_path / "model", weights="safetensors")
+    model = one_layer(tiny_model)
+    folders = [tmp_path / name for name in ("safetensors", "orbax", "mixed", "other")]
+    checkpoint.save(model, folders[0], weights="safetensors")
+    checkpoint.save(model, folders[1])
+    checkpoint.save(model.with_params(jax.tree.map(lambda x: 2 * x, model.params)), folders[3])
+    shutil.copytree(folders[1], folders[2], ignore=lambda *_: ["params"])
+    shutil.copytree(folders[3] / "params", folders[2] / "params")
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    path = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
     done = subprocess.run(
-        [sys.executable, "-c", EIGHT, str(tmp_path / "model")],
+        [sys.executable, "-c", EIGHT, *map(str, folders[:3])],
         cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path},
         capture_output=True,
         text=True,
     )
