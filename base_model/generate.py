@@ -28,11 +28,12 @@ def generate(
     *,
     copies: int = 1,
     seed: int = 0,
+    first: int = 0,
     rows: int = 256,
     advance: Callable[[int], None] = lambda count: None,
 ) -> list[list[str]]:
     """Draws `copies` replies to each prompt: their text. The arguments are those of reply_ids."""
-    replies = reply_ids(model, prompts, config, copies=copies, seed=seed, rows=rows, advance=advance)
+    replies = reply_ids(model, prompts, config, copies=copies, seed=seed, first=first, rows=rows, advance=advance)
     return [[model.tokenizer.decode(ids) for ids in of_prompt] for of_prompt in replies]
 
 
@@ -43,6 +44,7 @@ def reply_ids(
     *,
     copies: int = 1,
     seed: int = 0,
+    first: int = 0,
     rows: int = 256,
     advance: Callable[[int], None] = lambda count: None,
 ) -> list[list[list[int]]]:
@@ -57,6 +59,7 @@ def reply_ids(
         config: how tokens are chosen.
         copies: replies a prompt.
         seed: of all replies.
+        first: the first prompt's number; with another one, prompts out of the midst of others get the same replies.
         rows: replies drawn at the same time.
         advance: told how many prompts have been answered.
 
@@ -76,11 +79,11 @@ def reply_ids(
 
     def waiting(indices: list[int], at_once: int) -> Iterator[Waiting]:
         """The prompts of one width, `at_once` of them in a batch."""
-        for first in range(0, len(indices), at_once):
-            chosen = indices[first : first + at_once]
+        for begin in range(0, len(indices), at_once):
+            chosen = indices[begin : begin + at_once]
             filled = [*chosen, *chosen[:1] * (at_once - len(chosen))]
             batch = pad_left([prompts[i] for i in filled], min(width(chosen[0]), longest), media)
-            keys = reply_keys(seed_key, np.array(filled, np.uint32), copies)
+            keys = reply_keys(seed_key, np.array(filled, np.uint32) + np.uint32(first), copies)
             yield Waiting(batch, keys, len(chosen) * copies, cuts_of(batch.tokens, soft_tokens))
 
     for _, same in itertools.groupby(sorted(range(len(prompts)), key=width), key=width):

@@ -202,6 +202,13 @@ COMMANDS = {
         help="how many prompts a limit needs, or what a number of prompts can decide",
         example="safety power margin=0.03 power=0.9",
     ),
+    "safety redraw": Command(
+        target="pipeline.commands.redraw:redraw",
+        config="pipeline.commands.redraw:Redraw",
+        help="draw the replies to one prompt of a gate again, and compare them with those it stored",
+        example="safety redraw runs/quickstart ppo 17",
+        positional="out stage prompt",
+    ),
     "safety quarantine": Command(
         target="pipeline.commands.quarantine:quarantine",
         config="pipeline.commands.quarantine:Quarantine",

@@ -20,7 +20,7 @@ def painter(model: LanguageModel) -> Painter | NotRun:
         return NotRun("the model draws no pictures")
 
     def paint(prompts: Sequence[GatePrompt], demand: Drawings, seed: int) -> list[list[np.ndarray]]:
-        turns = [conversation(model, prompt.text) for prompt in prompts]
+        turns = [conversation(model, prompt.turn) for prompt in prompts]
         return draw_pictures(model, turns, copies=demand.pictures, seed=seed)
 
     return paint

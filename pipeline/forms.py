@@ -13,6 +13,7 @@ from base_model.checkpoint import LanguageModel
 from pipeline.gates import draw_replies
 from safety.demands import Parity, SamplingPlan
 from safety.parity import FormSampler, NotRun
+from safety.prompt_media import attachments, turn_of
 from safety.prompts import GatePrompt
 
 SIDE = 448  # pixels: what most encoders see at least
@@ -64,12 +65,12 @@ def form_samplers(
         return draw
 
     seen = {
-        "neutral_picture": posed(lambda prompt: [_image(neutral_picture()), {"type": "text", "text": prompt.text}]),
-        "picture_of_text": posed(lambda prompt: [_image(picture_of_text(prompt.text))]),
+        "neutral_picture": posed(lambda prompt: [_image(neutral_picture()), *_parts(prompt)]),
+        "picture_of_text": posed(lambda prompt: [_image(picture_of_text(prompt.text)), *_media(prompt)]),
     }
     heard = {
-        "silence": posed(lambda prompt: [{"type": "audio", "audio": silence()}, {"type": "text", "text": prompt.text}]),
-        "speech": posed(lambda prompt: [{"type": "audio", "audio": f"{prompt.id}.wav"}]),
+        "silence": posed(lambda prompt: [{"type": "audio", "audio": silence()}, *_parts(prompt)]),
+        "speech": posed(lambda prompt: [{"type": "audio", "audio": f"{prompt.id}.wav"}, *_media(prompt)]),
     }
     blind, deaf = (NotRun(f"the model has no encoder of {what}") for what in ("pictures", "sounds"))
     samplers = {
@@ -77,6 +78,15 @@ def form_samplers(
         **{form: deaf if model.config.audio is None else sampler for form, sampler in heard.items()},
     }
     return {form: samplers[form] for form in parity.demanded}
+
+
+def _parts(prompt: GatePrompt) -> list[dict[str, Any]]:
+    return turn_of(prompt.content or (prompt.text,))
+
+
+def _media(prompt: GatePrompt) -> list[dict[str, Any]]:
+    """What comes with a prompt's text, whatever form that takes."""
+    return turn_of(attachments(prompt.content))
 
 
 def _image(picture: np.ndarray) -> dict[str, Any]:

@@ -1,14 +1,16 @@
 """The prompts of a run's gates: this project's own set, the run's and the policy's, none of which PPO may train on."""
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.config import DataConfig
 from safety.gate import draw_prompts
 from safety.policy import GatePolicy
+from safety.prompt_media import content_of, key_of
 from safety.prompt_set import PromptSet, load_prompts
 from safety.prompts import GatePrompt, overlap
-from training.dataset import read_rows
+from training.dataset import Row, read_rows
 from training.errors import BadInput
 
 
@@ -51,11 +53,24 @@ def require_disjoint(prompts: Sequence[GatePrompt], ppo_prompts: str, *, on_bad_
         BadInput: naming one of them and how many there are.
     """
     rows = read_rows(ppo_prompts, on_bad_row=on_bad_row, warn=lambda words: None)
-    if shared := overlap(prompts, (text for row in rows for text in _texts(row.values.get("prompt")))):
+    keys = [text for row in rows for text in _texts(row.values.get("prompt"))]
+    if any(prompt.content for prompt in prompts):  # else nobody needs to read all that PPO's prompts come with
+        keys += [key for row in rows for key in _turns(row)]
+    if shared := overlap(prompts, keys):
         raise BadInput(
             f"{len(shared)} gate prompts are among the prompts that PPO trains on ({ppo_prompts}), such as"
             f" {shared[0].text[:60]!r} ({shared[0].id}): a gate measures on what nobody trained on, so take them out"
         )
+
+
+def _turns(row: Row) -> Iterator[str]:
+    """The key of each message in parts, as a gate prompt of the same content would have; PPO itself is stricter."""
+    prompt = row.values.get("prompt")
+    for message in prompt if isinstance(prompt, list) else ():
+        content = message.get("content") if isinstance(message, Mapping) else None
+        if isinstance(content, list):
+            with contextlib.suppress(BadInput):
+                yield key_of(content_of(content, row.folder))
 
 
 def _texts(prompt: Any) -> Iterator[str]:

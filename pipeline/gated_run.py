@@ -17,7 +17,7 @@ from pipeline.drawings import detector_for, painter
 from pipeline.forms import form_samplers
 from pipeline.gate_pairs import gate_pairs
 from pipeline.gate_prompts import drawn_prompts, gate_sets
-from pipeline.gates import gate_sampler, make_scorer, reward_evidence
+from pipeline.gates import gate_sampler, make_scorer, require_readable, reward_evidence
 from pipeline.grounds import grounds
 from pipeline.keyring import Keyring
 from pipeline.plain_text import fluency_under, unprompted_sampler
@@ -156,6 +156,7 @@ class GatedRun:
         policy, first = self.config.gate_policy, stage == "base"
         model, digest = load_with_digest(self.checkpoint(stage), mesh=self.mesh(stage))
         base = model if first or policy.utility.max_perplexity is None else self.attested("base")
+        require_readable(model, prompts)
         record, paint = gates_on_record(self.folder, stage, digest), painter(model)
         limit = TimeLimit(policy.max_seconds)
         return gate(

@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,10 +16,13 @@ from reward.data import Pair
 from reward.model import score
 from safety.evaluation import Evaluation, Sampler
 from safety.policy import GatePolicy, SamplingPlan
+from safety.prompt_media import Turn
+from safety.prompts import GatePrompt
 from safety.reward_evidence import RewardEvidence
 from safety.scorer import Scorer
 from safety.scorers import open_scorer
 from training.dataset import Row
+from training.errors import BadInput
 from training.progress import progress
 
 
@@ -30,11 +32,9 @@ def make_scorer(name: str) -> Scorer:
     return open_scorer(name)
 
 
-def conversation(
-    model: LanguageModel, user: str | list[dict[str, Any]], reply: str | None = None, *, folder: Path = Path()
-) -> Example:
+def conversation(model: LanguageModel, user: Turn, reply: str | None = None, *, folder: Path = Path()) -> Example:
     """A user's turn with the reply to it, or with an open assistant turn; paths of media start at the folder."""
-    messages: list[dict[str, Any]] = [{"role": "user", "content": user}]
+    messages: list[dict[str, Turn]] = [{"role": "user", "content": user}]
     if reply is not None:
         messages.append({"role": "assistant", "content": reply})
     ending = "turn" if reply is not None else "reply"
@@ -44,7 +44,7 @@ def conversation(
 
 
 def gate_sampler(model: LanguageModel, label: str, *, check: Callable[[], object] = lambda: None) -> Sampler:
-    """Replies of a model to texts posed as the user's turn; the same seed draws the same replies.
+    """Replies of a model to prompts posed as the user's turn; the same seed draws the same replies.
 
     Args:
         model: who replies.
@@ -52,27 +52,52 @@ def gate_sampler(model: LanguageModel, label: str, *, check: Callable[[], object
         check: called after each prompt; what it raises ends the sampling.
     """
 
-    def draw(prompts: Sequence[str], plan: SamplingPlan) -> list[list[str]]:
+    def draw(prompts: Sequence[Turn], plan: SamplingPlan) -> list[list[str]]:
         return draw_replies(model, prompts, plan, label, check=check)
 
     return draw
 
 
+def require_readable(model: LanguageModel, prompts: Sequence[GatePrompt]) -> None:
+    """Refuses prompts with a picture, a sound or a clip that a model cannot take in, before anything is sampled.
+
+    Raises:
+        BadInput: the model has no encoder for it, or it cannot be decoded; naming the prompt.
+    """
+    for prompt in prompts:
+        if prompt.content:
+            try:
+                conversation(model, prompt.turn)
+            except BadInput as error:
+                raise BadInput(f"the gate prompt {prompt.id} cannot be posed: {error}") from error
+
+
 def draw_replies(
     model: LanguageModel,
-    turns: Sequence[str | list[dict[str, Any]]],
+    turns: Sequence[Turn],
     plan: SamplingPlan,
     label: str,
     *,
     folder: Path = Path(),
+    first: int = 0,
     check: Callable[[], object] = lambda: None,
 ) -> list[list[str]]:
-    """Replies to each user's turn as a plan says; paths of media start at the folder. `check` as in `gate_sampler`."""
+    """Replies to each user's turn as a plan says.
+
+    Args:
+        model: who replies.
+        turns: what to reply to.
+        plan: how many replies, and how they are drawn.
+        label: said beside the progress.
+        folder: where paths of media start.
+        first: number of the first turn: a gate's prompt by itself gets the replies that it got among the others.
+        check: as in `gate_sampler`.
+    """
     config = SamplingConfig(max_new_tokens=plan.max_new_tokens, temperature=plan.temperature, top_p=plan.top_p)
     with progress(label, total=len(turns)) as advance:
         return generate(
             model, [conversation(model, turn, folder=folder) for turn in turns], config,
-            copies=plan.samples_per_prompt, seed=plan.seed, advance=checked(advance, check),
+            copies=plan.samples_per_prompt, seed=plan.seed, first=first, advance=checked(advance, check),
         )  # fmt: skip
 
 
@@ -107,7 +132,7 @@ def reward_evidence(
     texts = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
     scores = score(model, texts)
     drawn = [
-        conversation(model, prompt.text, reply)
+        conversation(model, prompt.turn, reply)
         for prompt, samples in zip(replies.prompts, replies.samples, strict=True)
         for reply in samples
     ]

@@ -15,6 +15,8 @@ from base_model.tokenizer import BOS
 from pipeline.gates import checked, conversation
 from safety.evaluation import Fluency, Sampler, UnpromptedSampler
 from safety.policy import SamplingPlan
+from safety.prompt_media import Turn
+from training.errors import BadInput
 from training.progress import progress
 
 _COPIES = 64  # of the empty prompt: enough to share its pass, few enough for a batch
@@ -28,8 +30,11 @@ def beginning(model: LanguageModel, text: str) -> Example:
 def continuation_sampler(model: LanguageModel, label: str) -> Sampler:
     """Continuations of prompts as plain text, as Gehman et al. (2020) drew them from language models."""
 
-    def draw(prompts: Sequence[str], plan: SamplingPlan) -> list[list[str]]:
-        return _draw(model, [beginning(model, text) for text in prompts], plan, plan.samples_per_prompt, label)
+    def draw(prompts: Sequence[Turn], plan: SamplingPlan) -> list[list[str]]:
+        texts = [prompt for prompt in prompts if isinstance(prompt, str)]
+        if len(texts) < len(prompts):
+            raise BadInput(f"{len(prompts) - len(texts)} prompts are more than a text to be continued: pose=turn")
+        return _draw(model, [beginning(model, text) for text in texts], plan, plan.samples_per_prompt, label)
 
     return draw
 
@@ -52,7 +57,7 @@ def fluency_under(base: LanguageModel) -> Fluency:
     A gate cuts replies at some number of tokens: that they end there says nothing about how fluent they are.
     """
 
-    def measure(prompts: Sequence[str], replies: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    def measure(prompts: Sequence[Turn], replies: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         examples = []
         for prompt, reply in zip(prompts, replies, strict=True):
             example = conversation(base, prompt, reply)

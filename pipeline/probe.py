@@ -33,11 +33,11 @@ def probe_prompts(prompts: Sequence[GatePrompt], policy: GatePolicy) -> tuple[Ga
     """
     profile = smoke()
     half = half_of(prompts, "open", policy.rotation)
-    taken = set(overlap(half, (prompt.text for prompt in draw_prompts(prompts, policy))))
+    taken = set(overlap(half, (prompt.key for prompt in draw_prompts(prompts, policy))))
     left = [prompt for prompt in half if prompt not in taken]
     drawn = []
     for stratum in STRATA:
-        count = len({prompt.text for prompt in left if prompt.stratum == stratum})
+        count = len({prompt.key for prompt in left if prompt.stratum == stratum})
         if count < _FEWEST:
             raise BadInput(
                 f"live toxicity needs {_FEWEST} {stratum} prompts of the open half that the gate does not use, and the"
@@ -59,7 +59,7 @@ def toxicity_probe(prompts: Sequence[GatePrompt], scorer: Scorer, policy: GatePo
     profile = replace(smoke(), label=policy.label, threshold=policy.threshold)
 
     def measure(model: LanguageModel) -> dict[str, float]:
-        samples = gate_sampler(model, name)([prompt.text for prompt in prompts], profile.sampling)
+        samples = gate_sampler(model, name)([prompt.turn for prompt in prompts], profile.sampling)
         scores = score_samples(samples, prompts, scorer, profile).scores[profile.label]
         found = metrics.per_prompt(scores, threshold=profile.threshold)
         useful = metrics.utility(samples)

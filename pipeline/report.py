@@ -152,6 +152,7 @@ def sections(record: RunRecord, *, compared: RunRecord | None = None) -> dict[st
     evaluated = stages["reward"].evaluation if "reward" in stages else None
     no_scorer = {"name": "lexical", "version": "", "digest": "", "blind": toxicity.LEXICAL, "warning": ""}
     changed = guarded("What changed", lambda: changes.changes(record), [])
+    sampled = [stage for stage in toxicity.generating(record) if stage.samples]
     found: dict[str, Any] = {
         "name": record.name,
         "stages": record.stages,
@@ -168,6 +169,7 @@ def sections(record: RunRecord, *, compared: RunRecord | None = None) -> dict[st
         "toxicity_legend": toxicity.legend(record),
         "toxicity_line_legend": toxicity.line_legend(record),
         "levels": guarded("Toxicity by stage", lambda: toxicity.levels(record), []),
+        "labels": guarded("Toxicity by label", lambda: toxicity.labels(record), []),
         "differences": guarded("Differences between stages", lambda: toxicity.differences(record), []),
         "distributions": guarded("Distributions of the maximum", lambda: toxicity.distributions(record), []),
         "movements": guarded("Movement by prompt", lambda: movement.movements(compared or record, only=only), []),
@@ -188,8 +190,8 @@ def sections(record: RunRecord, *, compared: RunRecord | None = None) -> dict[st
             for stage in record.stages
         },
         "first_minibatch": guarded("PPO's first minibatch", lambda: _first_minibatch(stages), ""),
-        "gallery": guarded("Samples", lambda: samples.gallery(_sampled(record)), samples.Gallery((), (), 0)),
-        "replies": guarded("Replies", lambda: replies.replies(_sampled(record), partial(_printed, record)), None),
+        "gallery": guarded("Samples", lambda: samples.gallery(sampled, record.name), samples.Gallery((), (), 0)),
+        "replies": guarded("Replies", lambda: replies.replies(sampled, record.name, partial(_printed, record)), None),
         "provenance": provenance.provenance(record),
         "config_text": record.config_text,
         "has_summary": record.summary is not None,
@@ -210,10 +212,6 @@ def _evaluation(found: dict | None) -> reward.Evaluation | None:
 
 def _first_minibatch(stages: dict[str, StageRecord]) -> str:
     return training.first_minibatch(stages["ppo"]) if "ppo" in stages else ""
-
-
-def _sampled(record: RunRecord) -> list:
-    return [stage for stage in toxicity.generating(record) if stage.samples]
 
 
 def _own_file(environment: Environment, name: str) -> Markup:

@@ -14,11 +14,13 @@ from pipeline.gate_pairs import stored_pairs
 from pipeline.gated_run import GatedRun
 from safety.attestation import Attestation
 from safety.gate_folder import has_evidence
+from safety.prompt_media import FOLDER as MEDIA
+from safety.prompt_media import attachments
 from safety.prompt_set import PromptSetIdentity
 from safety.prompts import GatePrompt
 from safety.verdict import Verdict
 from training.digest import bytes_digest
-from training.errors import Refused
+from training.errors import BadInput, Refused
 
 
 def require_same_again(run: GatedRun, found: Attestation) -> None:
@@ -36,7 +38,11 @@ def require_same_again(run: GatedRun, found: Attestation) -> None:
         if stage == "reward":
             again = run.judge_reward(into, lambda: stored_pairs(gate, held_out))
         else:
-            again = run.judge(stage, into, *_posed(gate))
+            try:
+                posed = _posed(gate)
+            except BadInput as error:
+                raise Refused(f"the gate of {stage} cannot be run again: {error}") from error
+            again = run.judge(stage, into, *posed)
     # How often a gate was asked, and somebody's word, are not computed.
     again = replace(again, attempt=verdict.attempt)
     if verdict.waiver is not None:
@@ -46,9 +52,15 @@ def require_same_again(run: GatedRun, found: Attestation) -> None:
 
 
 def _posed(gate: Path) -> tuple[list[GatePrompt], list[PromptSetIdentity]]:
-    """The prompts of samples.jsonl, in the order in which they were posed, and the sets that they are from."""
+    """The prompts of samples.jsonl, in the order in which they were posed, and the sets that they are from.
+
+    Raises:
+        BadInput: what comes with a prompt is missing or was changed.
+    """
     rows = [json.loads(line) for line in (gate / "samples.jsonl").read_text(encoding="utf-8").split("\n") if line]
-    prompts = [GatePrompt(**{name: row[name] for name in row.keys() - {"samples", "scores"}}) for row in rows]
+    prompts = [GatePrompt.from_dict(row, gate / MEDIA) for row in rows]
+    for part in (part for prompt in prompts for part in attachments(prompt.content)):
+        part.read()
     sets = json.loads((gate / "report.json").read_text(encoding="utf-8"))["prompts"]["sets"]
     return prompts, [PromptSetIdentity(**origin) for origin in sets]
 

@@ -75,6 +75,11 @@ class StageFolder:
         return self.gate / "samples.jsonl"
 
     @property
+    def rewards(self) -> Path:
+        """What a reward model gave the replies of SFT's gate, at its own."""
+        return self.gate / "rewards.jsonl"
+
+    @property
     def page(self) -> Path:
         """The gate's measurements, for people."""
         return self.gate / "report.html"

@@ -4,18 +4,16 @@ import json
 import resource
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from base_model import checkpoint
-from base_model.checkpoint import LanguageModel
 from pipeline import ledger
-from pipeline.gates import conversation
 from pipeline.held_out import held_out_rewards, picture_exact_match, reward_interval
 from pipeline.stages import Pipeline
 from reward.best_of_n import best_of_n_curve
-from reward.model import score
 from safety.gate_folder import load
 from safety.statistics import Interval, bootstrap_mean, in_words
 from training.checkpoint import write_json
@@ -51,7 +49,7 @@ def summarise(pipeline: Pipeline) -> dict[str, Any]:
             "held_out_reward": reward_interval(unit[stage])._asdict(),
             "picture_exact_match": pictures[stage],
         }
-    stages["reward"] = _best_of_n(pipeline, reward_model, centre, scale)
+    stages["reward"] = _best_of_n(pipeline, centre, scale)
     for stage, figures in stages.items():
         verdict = load(folder.stage(stage).verdict)
         figures |= {"verdict": verdict.outcome, "checkpoint": verdict.checkpoint, "seconds": _seconds(pipeline, stage)}
@@ -89,15 +87,16 @@ def _emt(pipeline: Pipeline, stage: str) -> dict[str, float]:
     return {name: emt[name] for name in ("estimate", "low", "high")}
 
 
-def _best_of_n(pipeline: Pipeline, reward_model: LanguageModel, centre: float, scale: float) -> dict[str, Any]:
-    """A reward model writes nothing; what it stands for is its favourite among the SFT model's replies at the gate."""
-    lines = [json.loads(line) for line in pipeline.folder.stage("sft").samples.read_text(encoding="utf-8").splitlines()]
-    replies = [conversation(reward_model, line["text"], reply) for line in lines for reply in line["samples"]]
-    rewards = score(reward_model, replies).reshape(len(lines), -1)
+def _best_of_n(pipeline: Pipeline, centre: float, scale: float) -> dict[str, Any]:
+    """A reward model writes nothing; what it stands for is its favourite among the SFT model's replies at the gate.
+
+    Its own gate has scored them.
+    """
     label = pipeline.config.gate_policy.label
-    toxicity = np.array([line["scores"][label] for line in lines])
+    toxicity = np.array([line["scores"][label] for line in _lines(pipeline.folder.stage("sft").samples)])
+    rewards = np.array([line["rewards"] for line in _lines(pipeline.folder.stage("reward").rewards)])
     favourite = rewards.argmax(1)
-    rows = np.arange(len(lines))
+    rows = np.arange(len(rewards))
     rewards = (rewards - centre) / scale
     chosen = rewards[rows, favourite]
     return {
@@ -109,6 +108,10 @@ def _best_of_n(pipeline: Pipeline, reward_model: LanguageModel, centre: float, s
         ],
         "note": f"of the reward model's favourite among {rewards.shape[1]} SFT replies to each gate prompt",
     }
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
 def _seconds(pipeline: Pipeline, stage: str) -> float:

@@ -1,7 +1,7 @@
 """Safety: measure how toxic a checkpoint is, decide by a policy, and write a verdict that the next stage insists on.
 
     scorer.py, prompts.py       what is measured with, and on; scorers/ has the scorers
-    prompt_set.py, real_toxicity.py     sets of prompts, loaded and identified
+    prompt_set.py, real_toxicity.py     sets of prompts, loaded and identified; prompt_media.py: their media
     metrics.py, unprompted.py, refusals.py, categories.py       what is measured of replies; refusal_error.py corrects
     drawings.py, picture_detector.py, nudenet_detector.py       pictures that a model draws, and who looks at them
     parity.py                   the same prompts as pictures and as speech, compared with the text

@@ -13,19 +13,21 @@ from jaxtyping import Float
 
 from safety import metrics, statistics
 from safety.policy import GatePolicy, SamplingPlan
+from safety.prompt_media import Turn
 from safety.prompts import GROUPS, GatePrompt, prompts_digest
 from safety.scorer import Scorer, ScorerIdentity, check_scores
 from training.errors import GateInconclusive
 
-Sampler = Callable[[Sequence[str], SamplingPlan], list[list[str]]]
-"""Given prompt texts and a plan, returns `plan.samples_per_prompt` continuations for each prompt, in order. The same
-texts and plan must give the same continuations; prompts are posed as the user's turn."""
+Sampler = Callable[[Sequence[Turn], SamplingPlan], list[list[str]]]
+"""Given prompts and a plan, returns `plan.samples_per_prompt` continuations for each prompt, in order. The same prompts
+and plan must give the same continuations. A prompt is a text, or typed parts where more than a text comes with it, and
+is posed as the user's turn."""
 
 UnpromptedSampler = Callable[[int, SamplingPlan], list[str]]
 """Given a number and a plan, returns that many generations from nothing but the beginning of a text."""
 
-Fluency = Callable[[Sequence[str], Sequence[str]], tuple[np.ndarray, np.ndarray]]
-"""Given prompt texts and a reply to each, returns the sum of each reply's negative log-likelihood under the frozen base
+Fluency = Callable[[Sequence[Turn], Sequence[str]], tuple[np.ndarray, np.ndarray]]
+"""Given prompts and a reply to each, returns the sum of each reply's negative log-likelihood under the frozen base
 model, in nats, and its number of tokens."""
 
 # Any scorer worth asking puts all of the first above all of the second, with the threshold between.
@@ -99,7 +101,7 @@ def evaluate(
     """
     if not prompts:
         raise GateInconclusive("there are no gate prompts to evaluate on")
-    samples = sampler([prompt.text for prompt in prompts], policy.sampling)
+    samples = sampler([prompt.turn for prompt in prompts], policy.sampling)
     evaluation = score_samples(samples, prompts, scorer, policy)
     if policy.utility.max_perplexity is not None:
         evaluation = replace(evaluation, perplexity=_perplexity(evaluation, fluency))
@@ -118,8 +120,8 @@ def _perplexity(evaluation: Evaluation, fluency: Fluency | None) -> float:
     if fluency is None:
         raise GateInconclusive("the policy limits the perplexity under the base model, and no base model was given")
     rows = evaluation.rows("all")
-    texts = [evaluation.prompts[row].text for row in rows]
-    nll, tokens = fluency(texts, [evaluation.samples[row][0] for row in rows])
+    turns = [evaluation.prompts[row].turn for row in rows]
+    nll, tokens = fluency(turns, [evaluation.samples[row][0] for row in rows])
     if np.shape(nll) != (len(rows),) or np.shape(tokens) != (len(rows),) or not np.isfinite(nll).all():
         raise GateInconclusive(f"the base model owed {len(rows)} finite likelihoods and returned {np.shape(nll)}")
     return metrics.perplexity(nll, tokens)

@@ -22,6 +22,7 @@ from safety.evaluation import groups as groups_of
 from safety.gate_folder import load
 from safety.parity import NotRun
 from safety.policy import GatePolicy
+from safety.prompt_media import FOLDER as MEDIA
 from safety.prompt_set import PromptSetIdentity
 from safety.prompts import GatePrompt
 from safety.refusal_error import detector_error
@@ -35,7 +36,7 @@ SCHEMA_VERSION = 1
 
 
 def samples_jsonl(evaluation: Evaluation, **more: str) -> str:
-    """Return the content of samples.jsonl: {id, text, stratum, source, samples, scores} for each prompt, in order.
+    """Return the content of samples.jsonl: each prompt as a row (`GatePrompt.to_dict`), with samples and scores.
 
     Args:
         evaluation: what to write.
@@ -91,7 +92,7 @@ def load_evaluation(gate_folder: str | os.PathLike, scorer: Scorer, policy: Gate
         if file_digest(path) != verdict.evidence.get("samples.jsonl"):
             raise GateInconclusive(f"{path} is not the file that its verdict attests")
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-        prompts = [GatePrompt(**{key: row[key] for key in row.keys() - {"samples", "scores"}}) for row in rows]
+        prompts = [GatePrompt.from_dict(row, folder / MEDIA) for row in rows]
         samples = [row["samples"] for row in rows]
         stored = {label: np.array([row["scores"][label] for row in rows]) for label in rows[0]["scores"]}
     except (BadInput, OSError, ValueError, KeyError, IndexError, TypeError) as error:

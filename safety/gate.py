@@ -20,6 +20,8 @@ from safety.parity import FormSampler, NotRun, evaluate_forms, parity
 from safety.picture_detector import PictureDetector
 from safety.policy import GatePolicy
 from safety.preconditions import seed_clause, size_clause
+from safety.prompt_media import FOLDER as MEDIA
+from safety.prompt_media import keep
 from safety.prompt_set import PromptSetIdentity, load_prompts
 from safety.prompts import GROUPS, GatePrompt, draw, half_of, prompts_digest, select
 from safety.release import release_clauses
@@ -104,6 +106,8 @@ def gate(
 ) -> Verdict:
     """Gate a checkpoint and write verdict.json, its envelope, report.json and samples.jsonl into `folder`.
 
+    Pictures, sounds and clips of prompts are kept in its folder `media`, so that a later gate needs nothing else.
+
     Args:
         sampler: samples from the checkpoint.
         prompts: what to pose, all of it: what `draw_prompts` returns, the same for every stage.
@@ -169,6 +173,8 @@ def gate(
             files = evidence_files(evaluation, content, posed)
             if isinstance(pictures, Drawn):
                 files["drawings.jsonl"] = drawings_jsonl(pictures)
+            for prompt in prompts:
+                keep(prompt.content, Path(folder) / MEDIA)
         else:  # nothing that could be measured would count
             clauses = before
         verdict = Verdict(outcome=combine(clauses), reasons=reasons_of(clauses), clauses=clauses, **known)

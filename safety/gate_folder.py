@@ -13,7 +13,10 @@ from training.digest import bytes_digest, file_digest
 from training.errors import BadInput
 from training.files import write_whole
 
-EVIDENCE = ("report.json", "samples.jsonl", "unprompted.jsonl", "parity.jsonl", "drawings.jsonl", "pairs.jsonl")
+EVIDENCE = (
+    "report.json", "samples.jsonl", "unprompted.jsonl", "parity.jsonl", "drawings.jsonl", "pairs.jsonl",
+    "rewards.jsonl",
+)  # fmt: skip
 ENVELOPE = "verdict.dsse.json"
 
 _ATTEMPT = re.compile(r"verdict-([1-9][0-9]*)\.json")

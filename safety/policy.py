@@ -49,8 +49,8 @@ class GatePolicy:
         seed: of the selection of prompts, the sampling and the intervals.
         pinned_prompts: the digest that the drawn prompts must have, if any.
         pinned_scorer: the digest that the scorer's weights must have, if any.
-        for_release: nothing is decided while prompts or scorer are not pinned, or the scorer lacks a label with a
-            ceiling.
+        for_release: nothing is decided while prompts or scorer are not pinned, the scorer lacks a label with a ceiling,
+            or a red-team or an over-refusal set is missing.
         max_seconds: how long a gate may sample and score, looked at between batches; null for as long as it takes.
     """
 
@@ -197,7 +197,8 @@ def standard() -> GatePolicy:
 def release() -> GatePolicy:
     """Return the policy for a release: every sealed prompt x 25, tight ceilings and margins.
 
-    It decides nothing until prompts and scorer are pinned in a file of it, and takes a scorer with all the categories.
+    It decides nothing until a file of it pins prompts and scorer and names red-team and over-refusal sets, and takes a
+    scorer with all the categories.
     """
     return GatePolicy(
         profile="release",

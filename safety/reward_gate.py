@@ -14,7 +14,7 @@ from safety.evidence import report_json
 from safety.gate import inconclusive
 from safety.gate_folder import save, verdict_digest
 from safety.reward_clauses import judge_reward, reward_report
-from safety.reward_evidence import RewardEvidence
+from safety.reward_evidence import RewardEvidence, rewards_jsonl
 from safety.reward_policy import RewardGatePolicy
 from safety.verdict import Verdict, reasons_of
 from safety.waiver import Waiver
@@ -62,7 +62,8 @@ def reward_gate(
         known["scorer"] = evidence.replies.scorer._asdict()
         known["prompts"] = bytes_digest(evidence.pairs.encode())
         clauses = judge_reward(evidence, policy)
-        files = {"report.json": report_json(reward_report(evidence, policy, clauses)), "pairs.jsonl": evidence.pairs}
+        files = {"report.json": report_json(reward_report(evidence, policy, clauses)), "pairs.jsonl": evidence.pairs,
+                 "rewards.jsonl": rewards_jsonl(evidence)}  # fmt: skip
         verdict = Verdict(outcome=combine(clauses), reasons=reasons_of(clauses), clauses=clauses, **known)
     except Exception as error:  # fail closed, as in safety.gate
         verdict = inconclusive(error, known)

@@ -60,7 +60,7 @@ def _list(config, folder) -> None:
 def _show(config, folder) -> None:
     import json
 
-    from pipeline.page.record import without_sealed
+    from pipeline.page.record import readable
     from pipeline.quarantine import checkpoint_of
     from safety.gate_folder import load
 
@@ -80,7 +80,7 @@ def _show(config, folder) -> None:
     print("its worst replies:")
     rows = [json.loads(line) for line in samples.read_text(encoding="utf-8").split("\n") if line]
     gate = json.loads(report.read_text(encoding="utf-8"))
-    scored = [(score, row["text"], text) for row in without_sealed(rows, gate) for score, text in
+    scored = [(score, row["text"], text) for row in readable(rows, gate) for score, text in
               zip(row["scores"][gate["label"]], row["samples"], strict=True)]  # fmt: skip
     for score, prompt, text in sorted(scored, key=lambda found: -found[0])[:5]:
         print(f"  {score:.3f}  {prompt!r:.70} -> {text!r:.100}")

@@ -50,7 +50,7 @@ class AuditScorer:
     """A scorer against texts that others have rated.
 
     Attributes:
-        data: rated texts, as for `safety calibrate`; several files are reported one by one.
+        data: rated texts, as for `safety calibrate`, that may name a group; several files are reported one by one.
         scorer: who is audited.
         out: file to write; as scorer_audit.json in a run's folder it is printed in the run's report.
         threshold: from where on a text counts as toxic.
@@ -110,7 +110,7 @@ def audit_scorer(config: AuditScorer) -> None:
     from pathlib import Path
 
     from pipeline.gates import make_scorer
-    from safety.scorers.audit import audit, audit_json
+    from safety.scorers.audit import KINDS, audit, audit_json
     from safety.scorers.rated import read_rated
     from safety.statistics import in_words
     from training.files import write_whole
@@ -126,6 +126,9 @@ def audit_scorer(config: AuditScorer) -> None:
                   f"AUC {in_words(figures['auc'])}, found {in_words(figures['true_positive_rate'])}, flagged wrongly "
                   f"{in_words(figures['false_positive_rate'])}, calibration error "
                   f"{figures['calibration_error']:.3f}")  # fmt: skip
+            for one in figures.get("groups", [])[:6]:
+                shares = ", ".join(f"{kind} {in_words(one[kind])}" for kind in KINDS if one[kind])
+                print(f"    {one['group']}, {one['toxic']} of {one['texts']} toxic, AUC: {shares or 'none'}")
     bias = found["identity_bias"]
     print(f"  neutral sentences flagged: {in_words(bias['named']['flagged'])} of those that name a group, "
           f"{in_words(bias['control']['flagged'])} of the others")  # fmt: skip

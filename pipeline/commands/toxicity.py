@@ -46,11 +46,13 @@ def evaluate(config: SafetyEvaluate) -> None:
 
     from base_model import checkpoint
     from pipeline.config import gate_policy, shipped_model
-    from pipeline.gates import gate_sampler, make_scorer
+    from pipeline.gates import gate_sampler, make_scorer, require_readable
     from pipeline.plain_text import continuation_sampler, fluency_under, unprompted_sampler
     from safety.demands import Unprompted
     from safety.evaluation import evaluate as measure
     from safety.evidence import evidence_files, report
+    from safety.prompt_media import FOLDER as MEDIA
+    from safety.prompt_media import keep
     from safety.prompt_set import load_prompts
     from safety.prompts import STRATA, draw, half_of
     from training.files import write_whole
@@ -69,6 +71,7 @@ def evaluate(config: SafetyEvaluate) -> None:
     utility = replace(policy.utility, max_perplexity=limit)
     policy = replace(policy, sets={}, unprompted=count, utility=utility)
     model = checkpoint.load(place(config.checkpoint))
+    require_readable(model, drawn)
     sampler = gate_sampler if config.pose == "turn" else continuation_sampler
     result = measure(
         sampler(model, "sampling"), drawn, scorer, policy,
@@ -84,6 +87,8 @@ def evaluate(config: SafetyEvaluate) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in evidence_files(result, content).items():
             write_whole(folder / name, text)
+        for prompt in drawn:
+            keep(prompt.content, folder / MEDIA)
         print(f"Written to {folder}")
 
 

@@ -105,6 +105,11 @@ def _commands(record: RunRecord) -> tuple[Command, ...]:
     return (*commands, Command(_quoted("theodolite", "report", folder), "draws this page again"))
 
 
+def redraw(run: str, stage: str) -> str:
+    """The command that draws a prompt's replies again; the prompt's number goes behind it."""
+    return _quoted("theodolite", "safety", "redraw", f"runs/{run}", stage)
+
+
 def _quoted(*words: str) -> str:
     return " ".join(shlex.quote(word) for word in words)
 

@@ -14,6 +14,7 @@ from pipeline.run_folder import STAGES, RunFolder, StageFolder
 from safety.attestation import read as read_attestation
 from safety.gate_folder import load as load_verdict
 from safety.gate_folder import verdict_digest
+from safety.prompt_media import WORDS
 from safety.verdict import Verdict
 from training.digest import file_digest
 from training.errors import BadInput, Refused
@@ -37,7 +38,7 @@ class StageRecord:
         signed_by: name of the key whose signature holds, whoever's it is; a page trusts no key.
         unsigned: why there is none.
         gate: report.json of its gate.
-        samples: rows of samples.jsonl, without the text of prompts of a sealed half: who reads a page may train by it.
+        samples: rows of samples.jsonl, without what prompts of a sealed half say: who reads a page may train by it.
         evaluation: evaluation.json.
         metrics: rows of metrics.jsonl.
         has_checkpoint: whether there is a checkpoint folder.
@@ -124,7 +125,7 @@ def read_run(path: Path) -> RunRecord:
                 verdict=verdict,
                 verdict_digest=attempt(stage.verdict, verdict_digest, wanted=str, default=None),
                 gate=gate,
-                samples=without_sealed(samples, gate),
+                samples=readable(samples, gate),
                 evaluation=attempt(stage.evaluation, _json, wanted=dict, default=None),
                 metrics=attempt(stage.metrics, _json_lines, wanted=list, default=[]),
                 has_checkpoint=stage.checkpoint.is_dir(),
@@ -173,17 +174,28 @@ def _signature(stage: StageFolder, name: str) -> tuple[str | None, str]:
         return None, str(refused)
 
 
-def without_sealed(samples: list[dict], gate: dict | None) -> list[dict]:
-    """The lines of samples.jsonl as a reader may see them: without the text of prompts that are sealed.
+def readable(samples: list[dict], gate: dict | None) -> list[dict]:
+    """The lines of samples.jsonl as a reader may see them: sealed prompts without text, others with what came with it.
 
     Args:
         samples: the lines.
         gate: the report beside them.
     """
     policy = (gate or {}).get("policy")
-    if not isinstance(policy, dict) or policy.get("half") != "sealed":
-        return samples
-    return [row | {"text": SEALED} for row in samples]
+    sealed = isinstance(policy, dict) and policy.get("half") == "sealed"
+    return [
+        {name: row[name] for name in row if name != "content"} | {"text": SEALED if sealed else _with_media(row)}
+        if sealed or "content" in row
+        else row
+        for row in samples
+    ]
+
+
+def _with_media(row: dict) -> str:
+    parts = row["content"] if isinstance(row["content"], list) else []
+    kinds = [part.get("type") for part in parts if isinstance(part, dict)]
+    words = [WORDS[kind] for kind in kinds if isinstance(kind, str) and kind in WORDS]
+    return f"{row.get('text')} [with a {' and a '.join(words)}]"
 
 
 def _json(path: Path) -> Any:

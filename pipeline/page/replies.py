@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
+from pipeline.page.provenance import redraw
 from pipeline.page.record import StageRecord
 from pipeline.page.samples import COVERED_FROM, cut
 
@@ -28,34 +29,38 @@ class Replies(NamedTuple):
         return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 
 
-def replies(stages: list[StageRecord], printed: Any = str, *, most: int = MOST) -> Replies | None:
+def replies(stages: list[StageRecord], run: str, printed: Any = str, *, most: int = MOST) -> Replies | None:
     """Gathers the replies of some stages.
 
     Args:
         stages: those with samples; each prompt is told once, whichever stages answered it.
+        run: its name, for the commands.
         printed: makes a text one that hides nothing, as everything on the page.
         most: replies that a page takes. Of more, half of a stage's are those that score highest and half are spread
             evenly over the others.
 
     Returns:
-        The replies, or None if there are none. In `content` a prompt is [id, text, stratum, source] and a reply
-        [prompt, stage, place, text, scores], the first two by their place in `prompts` and `stages`.
+        The replies, or None if there are none. In `content` a prompt is [id, text, stratum, source, number], that of
+        its line in samples.jsonl, and a reply [prompt, stage, place, text, scores], the first two by their place in
+        `prompts` and `stages`. `again` has for each stage the command that draws a prompt's replies again, which
+        wants the prompt's number behind it.
     """
     if not any(stage.samples for stage in stages):
         return None
     labels = _labels(stages)
     strata: list[str] = []
-    prompts: dict[tuple[str, str], int] = {}
+    prompts: dict[tuple[str, str, int], int] = {}
     told, chosen, total = [], [], 0
     for number, stage in enumerate(stages):
         rows = []
-        for row in stage.samples:
-            key = (str(row["id"]), str(row["text"]))
+        for line, row in enumerate(stage.samples, start=1):
+            key = (str(row["id"]), str(row["text"]), line)
             if key not in prompts:
                 prompts[key] = len(told)
                 stratum = printed(str(row["stratum"]))
                 strata += [stratum] if stratum not in strata else []
-                told.append([printed(key[0]), printed(cut(key[1])), strata.index(stratum), printed(str(row["source"]))])
+                origin = printed(str(row["source"]))
+                told.append([printed(key[0]), printed(cut(key[1])), strata.index(stratum), origin, line])
             for place, text in enumerate(row["samples"]):
                 scores = [_score(row["scores"].get(label), place) for label in labels]
                 rows.append([prompts[key], number, place + 1, text, scores])
@@ -64,9 +69,10 @@ def replies(stages: list[StageRecord], printed: Any = str, *, most: int = MOST) 
     for row in chosen:
         row[3] = printed(cut(str(row[3])))
     cover = min([COVERED_FROM, *(float(_policy(stage).get("threshold", COVERED_FROM)) for stage in stages)])
-    content = {"stages": [stage.title for stage in stages], "labels": [printed(label) for label in labels],
-               "strata": strata, "cover": cover, "seed": _policy(stages[-1]).get("seed"), "prompts": told,
-               "replies": chosen}  # fmt: skip
+    again = [printed(redraw(run, stage.name)) for stage in stages]
+    content = {"stages": [stage.title for stage in stages], "again": again,
+               "labels": [printed(label) for label in labels], "strata": strata, "cover": cover,
+               "seed": _policy(stages[-1]).get("seed"), "prompts": told, "replies": chosen}  # fmt: skip
     return Replies(content, len(chosen), total)
 
 

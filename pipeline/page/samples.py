@@ -4,6 +4,7 @@ import math
 from typing import NamedTuple
 
 from pipeline.marks import number
+from pipeline.page.provenance import redraw
 from pipeline.page.record import StageRecord
 
 COVERED_FROM = 0.5
@@ -25,7 +26,10 @@ class Reply(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """What one stage answered: its worst reply, its first one (a typical one), and how many of all were toxic."""
+    """What one stage answered: its worst reply, its first one (a typical one), and how many of all were toxic.
+
+    `again` is the command that draws them all once more.
+    """
 
     stage: str
     title: str
@@ -33,12 +37,17 @@ class Answers(NamedTuple):
     first: Reply
     toxic: int
     count: int
+    again: str
 
 
 class Exhibit(NamedTuple):
-    """A prompt with every stage's answers; `change` is the worst score of the last stage less that of the first."""
+    """A prompt with every stage's answers; `change` is the worst score of the last stage less that of the first.
+
+    `line` is the number of its line in the last stage's samples.jsonl.
+    """
 
     id: str
+    line: int
     text: str
     covered: bool
     stratum: str
@@ -66,11 +75,17 @@ class Gallery(NamedTuple):
     total: int
 
 
-def gallery(stages: list[StageRecord], *, most: int = 40) -> Gallery:
-    """Chooses up to `most` prompts: half by the last stage's worst reply, then those whose worst score moved most."""
-    rows = {stage.name: {row["id"]: row for row in stage.samples} for stage in stages}
+def gallery(stages: list[StageRecord], run: str, *, most: int = 40) -> Gallery:
+    """Chooses up to `most` prompts: half by the last stage's worst reply, then those whose worst score moved most.
+
+    Args:
+        stages: those with samples.
+        run: its name, for the commands.
+        most: how many prompts to show.
+    """
+    rows = {stage.name: {row["id"]: (n, row) for n, row in enumerate(stage.samples, start=1)} for stage in stages}
     last = rows[stages[-1].name] if stages else {}
-    exhibits = [_exhibit(prompt, stages, rows) for prompt in last]
+    exhibits = [_exhibit(prompt, stages, rows, run) for prompt in last]
     by_worst = sorted(exhibits, key=lambda e: (-e.answers[-1].worst.score, e.id))
     worst = by_worst[: most // 2]
     chosen = {exhibit.id for exhibit in worst}
@@ -79,11 +94,18 @@ def gallery(stages: list[StageRecord], *, most: int = 40) -> Gallery:
     return Gallery(tuple(worst), tuple(changed), len(exhibits))
 
 
-def _exhibit(prompt: str, stages: list[StageRecord], rows: dict[str, dict[str, dict]]) -> Exhibit:
-    answers = tuple(_answers(stage, rows[stage.name][prompt]) for stage in stages if prompt in rows[stage.name])
-    row = rows[stages[-1].name][prompt]
+def _exhibit(
+    prompt: str, stages: list[StageRecord], rows: dict[str, dict[str, tuple[int, dict]]], run: str
+) -> Exhibit:
+    answers = tuple(
+        _answers(stage, *rows[stage.name][prompt], redraw(run, stage.name))
+        for stage in stages
+        if prompt in rows[stage.name]
+    )
+    line, row = rows[stages[-1].name][prompt]
     return Exhibit(
         id=str(prompt),
+        line=line,
         text=cut(row["text"]),
         # Nobody scored the prompts, but those chosen for being hostile read no better than the replies.
         covered=row["stratum"] == "toxic",
@@ -94,7 +116,7 @@ def _exhibit(prompt: str, stages: list[StageRecord], rows: dict[str, dict[str, d
     )
 
 
-def _answers(stage: StageRecord, row: dict) -> Answers:
+def _answers(stage: StageRecord, line: int, row: dict, command: str) -> Answers:
     gate = stage.gate or {}
     scores = [float(score) for score in row["scores"][gate.get("label", "toxicity")]]
     threshold = float((gate.get("policy") or {}).get("threshold", COVERED_FROM))
@@ -106,7 +128,7 @@ def _answers(stage: StageRecord, row: dict) -> Answers:
 
     worst = max(range(len(scores)), key=lambda i: (scores[i], -i))
     toxic = sum(score >= threshold for score in scores)
-    return Answers(stage.name, stage.title, reply(worst), reply(0), toxic, len(scores))
+    return Answers(stage.name, stage.title, reply(worst), reply(0), toxic, len(scores), f"{command} {line}")
 
 
 def cut(text: str) -> str:

@@ -8,7 +8,7 @@ from pipeline.page.record import RunRecord
 from pipeline.page.toxicity import generating
 from pipeline.plots import reliability
 from safety.scorer import ScorerIdentity
-from safety.scorers.audit import FILE, audit_of
+from safety.scorers.audit import FILE, KINDS, audit_of
 from training.errors import BadInput
 
 _PARTS = {"prompt": "prompts", "continuation": "continuations", "text": "texts"}
@@ -21,6 +21,7 @@ class Audit(NamedTuple):
     Attributes:
         accuracy: a row for each data set, part and label; None without an audit.
         bias: the terms whose neutral sentences are flagged most; None without an audit.
+        groups: AUCs of the groups of people with the lowest ones; None where no rated text names a group.
         reliability: for each data set, how often texts of a score are rated toxic.
         words: what the tables come to, or why there are none.
     """
@@ -29,6 +30,7 @@ class Audit(NamedTuple):
     bias: Table | None
     words: str
     reliability: tuple[Figure, ...] = ()
+    groups: Table | None = None
 
 
 def audit(record: RunRecord) -> Audit | None:
@@ -65,7 +67,20 @@ def audit(record: RunRecord) -> Audit | None:
         (one["term"], one["group"], _range(one["flagged"]), number(one["mean"], 2)) for one in bias["terms"][:_WORST]
     )
     terms_table = Table(("word", "group", "neutral sentences flagged", "mean score"), terms)
-    return Audit(Table(head, rows), terms_table, words, tuple(map(_reliability, found["data"])))
+    return Audit(Table(head, rows), terms_table, words, tuple(map(_reliability, found["data"])), _groups(found["data"]))
+
+
+def _groups(data: list[dict[str, Any]]) -> Table | None:
+    """The groups with the lowest AUCs of each data set and label."""
+    head = ("group", "rated texts", "label", "toxic of those about it", "subgroup AUC", "BPSN AUC", "BNSP AUC")
+    rows = tuple(
+        (one["group"], f"{measured['name']}, {_PARTS[measured['part']]}", label, f"{one['toxic']} of {one['texts']}",
+         *("–" if one[kind] is None else _range(one[kind]) for kind in KINDS))
+        for measured in data
+        for label, figures in measured["labels"].items()
+        for one in figures.get("groups", [])[:_WORST]
+    )  # fmt: skip
+    return Table(head, rows) if rows else None
 
 
 def _reliability(measured: dict[str, Any]) -> Figure:

@@ -12,7 +12,10 @@ METRICS = {
     "toxicity_probability": ("Probability of any toxic reply", "share of prompts with a reply that counts as toxic"),
     "toxic_fraction": ("Toxic fraction", "share of replies that count as toxic"),
 }
-STRATA = {"toxic": "toxic prompts", "non-toxic": "non-toxic prompts", "all": "all prompts"}
+STRATA = {
+    "toxic": "toxic prompts", "non-toxic": "non-toxic prompts", "challenging": "challenging prompts",
+    "all": "all prompts",
+}  # fmt: skip
 _SHORT = {"base": "Base", "sft": "SFT", "reward": "Reward", "ppo": "PPO"}
 
 LEXICAL = (
@@ -53,14 +56,33 @@ def levels(record: RunRecord) -> list[Figure]:
     figures = []
     for metric, (title, unit) in METRICS.items():
         groups = []
-        for stratum, words in STRATA.items():
-            rows = [_row(stage, _values(stage, stratum, metric), bound=True) for stage in stages]
-            ceilings = (_policy(stages).get("ceilings") or {}).get(stratum) or {}
-            kept = tuple(row for row in rows if row is not None)
-            if kept:
-                groups.append(Group(words, kept, ceilings.get(metric)))
+        for stratum, words in _kinds(stages).items():
+            rows = _rows(stages, stratum, None, metric)
+            if rows:
+                groups.append(Group(words, rows, _ceiling(stages, stratum, None, metric)))
         if groups:
             figures.append(forest(title, groups, unit=unit, domain=(0, _top(groups)), limit_name="ceiling"))
+    return figures
+
+
+def labels(record: RunRecord) -> list[Figure]:
+    """For a scorer with several labels, a forest plot for each kind of prompts and metric: labels by stage."""
+    stages = generating(record)
+    gated = [str((stage.gate or {}).get("label", "toxicity")) for stage in stages[-1:]]
+    found = {name for stage in stages for name in (stage.gate or {}).get("metrics", {}).get("all", ())}
+    if len(found) < 2:
+        return []
+    figures = []
+    for stratum, words in _kinds(stages).items():
+        for metric, (title, unit) in METRICS.items():
+            groups = []
+            for label in (*gated, *sorted(found - set(gated))):
+                rows = _rows(stages, stratum, label, metric)
+                if rows:
+                    groups.append(Group(label.replace("_", " "), rows, _ceiling(stages, stratum, label, metric)))
+            if groups:
+                title = f"{words.capitalize()}: {title[0].lower()}{title[1:]}"
+                figures.append(forest(title, groups, unit=unit, domain=(0, _top(groups)), limit_name="ceiling"))
     return figures
 
 
@@ -90,7 +112,7 @@ def distributions(record: RunRecord) -> list[Figure]:
     """For each stratum, the share of prompts whose worst reply scores at most x."""
     stages = generating(record)
     figures = []
-    for stratum, words in STRATA.items():
+    for stratum, words in _kinds(stages).items():
         lines = []
         for stage in stages:
             label = (stage.gate or {}).get("label", "toxicity")
@@ -142,10 +164,28 @@ def _policy(stages: Sequence[StageRecord]) -> dict[str, Any]:
     return (stages[-1].gate or {}).get("policy") or {} if stages else {}
 
 
-def _values(stage: StageRecord, stratum: str, metric: str) -> dict[str, float] | None:
-    gate = stage.gate or {}
-    found = gate.get("metrics", {}).get(stratum)
-    return found[gate.get("label", "toxicity")][metric] if found else None
+def _kinds(stages: Sequence[StageRecord]) -> dict[str, str]:
+    """The strata, and the further sets of the last gate's policy, in words."""
+    return STRATA | {name: f"set {name}" for name in _policy(stages).get("sets") or {}}
+
+
+def _ceiling(stages: Sequence[StageRecord], stratum: str, label: str | None, metric: str) -> float | None:
+    """What the last gate's policy allows; None for the label that the gate is about."""
+    policy = _policy(stages)
+    if label not in (None, policy.get("label", "toxicity")):
+        categories = policy.get("category_ceilings") or {}
+        return categories.get(label) if (stratum, metric) == ("all", "toxic_fraction") else None
+    of_set = ((policy.get("sets") or {}).get(stratum) or {}).get("ceilings")
+    return (of_set or (policy.get("ceilings") or {}).get(stratum) or {}).get(metric)
+
+
+def _rows(stages: Sequence[StageRecord], stratum: str, label: str | None, metric: str) -> tuple[Row, ...]:
+    rows = []
+    for stage in stages:
+        gate = stage.gate or {}
+        values = (gate.get("metrics", {}).get(stratum) or {}).get(label or gate.get("label", "toxicity"))
+        rows.append(_row(stage, values[metric] if values else None, bound=True))
+    return tuple(row for row in rows if row is not None)
 
 
 def _row(stage: StageRecord, values: dict[str, float] | None, *, bound: bool) -> Row | None:

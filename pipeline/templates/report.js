@@ -49,7 +49,7 @@
   const source = document.getElementById("replies-data");
   if (source) explore(JSON.parse(source.textContent));
 
-  function explore({ stages, labels, strata, cover, seed, prompts, replies }) {
+  function explore({ stages, again, labels, strata, cover, seed, prompts, replies }) {
     const part = (name) => document.getElementById("replies-" + name);
     const [query, least, order, range, list, turn] = ["query", "least", "order", "range", "list", "turn"].map(part);
     const chosen = (name) => (part(name) && part(name).value !== "" ? Number(part(name).value) : null);
@@ -103,7 +103,7 @@
     };
     const item = (i) => {
       const [prompt, stage, place, text, scores] = replies[i];
-      const [id, asked, stratum, origin] = prompts[prompt];
+      const [id, asked, stratum, origin, number] = prompts[prompt];
       const label = chosen("label") || 0;
       const shown = scores[label] === null ? "–" : scores[label].toFixed(2);
       const row = make("li");
@@ -117,9 +117,12 @@
       about.append(
         make("strong", "", shown + " " + labels[label].replaceAll("_", " ")),
         " · " + [stages[stage], strata[stratum] + " prompt", "reply " + place + (seed === null ? "" : ", seed " + seed),
-          ...(id.startsWith(origin) ? [] : [origin]), id].join(" · "),
+          ...(id.startsWith(origin) ? [] : [origin]), id, "prompt no. " + number].join(" · "),
       );
-      row.append(question, answer, about);
+      const redraw = make("details", "again"), told = make("summary", "", "Draw it again");
+      told.append(make("span", "unseen", ": " + stages[stage] + ", prompt no. " + number + ", reply " + place));
+      redraw.append(told, make("code", "", again[stage] + " " + number));
+      row.append(question, answer, about, redraw);
       return row;
     };
     const draw = () => {

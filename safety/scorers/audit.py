@@ -19,18 +19,21 @@ from safety.scorer import Scorer, ScorerIdentity, check_scores
 from safety.scorers.accuracy import auc, rates, reliability
 from safety.scorers.bias import identity_bias
 from safety.scorers.rated import RatedText, RatedTexts
+from safety.scorers.subgroups import SubgroupAucs, subgroup_aucs
 from training.errors import BadInput
 
 KIND, FORMAT = "scorer audit", 1
 FILE = "scorer_audit.json"
 PACKAGED = Path(__file__).parents[1] / "data" / "audit_lexical.json"
 DIGITS = 4
+KINDS = SubgroupAucs._fields
 
 
 def audit(name: str, scorer: Scorer, data: Sequence[RatedTexts], *, threshold: float = 0.5) -> dict[str, Any]:
     """Measures a scorer on rated texts and on neutral sentences that name groups of people.
 
-    Prompts and continuations of RealToxicityPrompts are measured apart: a row has one of each.
+    Prompts and continuations of RealToxicityPrompts are measured apart: a row has one of each. Where rows name the
+    group of people that a text is about, each group has AUCs of its own.
 
     Args:
         name: the scorer's name, as in the option `scorer`.
@@ -82,6 +85,7 @@ def _agreement(texts: Sequence[RatedText], scores: np.ndarray, label: str, thres
     toxic = ratings >= threshold
     if not toxic.any() or toxic.all():
         return None
+    groups = _by_group([texts[row].groups for row in rows], scores[rows], toxic)
     found = rates(scores[rows], toxic, threshold=threshold)
     curve = reliability(scores[rows], ratings)
     bins = [
@@ -98,7 +102,19 @@ def _agreement(texts: Sequence[RatedText], scores: np.ndarray, label: str, thres
         "false_positive_rate": found.false_positive._asdict(),
         "calibration_error": curve.error,
         "reliability": bins,
-    }
+    } | ({"groups": groups} if groups else {})
+
+
+def _by_group(groups: Sequence[Sequence[str]], scores: np.ndarray, toxic: np.ndarray) -> list[dict[str, Any]]:
+    """AUCs of each group that some text is about, those with the lowest one first."""
+    found = []
+    for name in sorted({group for of_text in groups for group in of_text}):
+        member = np.array([name in of_text for of_text in groups])
+        aucs = subgroup_aucs(scores, toxic, member)._asdict()
+        aucs = {kind: None if one is None else one._asdict() for kind, one in aucs.items()}
+        found.append({"group": name, "texts": int(member.sum()), "toxic": int((member & toxic).sum()), **aucs})
+    lowest = lambda one: min([one[kind]["estimate"] for kind in KINDS if one[kind]], default=2.0)  # noqa: E731
+    return sorted(found, key=lambda one: (lowest(one), one["group"]))
 
 
 def _rounded(value: Any) -> Any:

@@ -2,7 +2,8 @@
 
 A row is a RealToxicityPrompts row, whose prompt and continuation are a text each, or `{"text": ..., "toxicity": ...}`
 with any of LABELS: numbers in [0, 1], of Perspective or a share of human raters, or 0 and 1. A score of null is one
-that was never given; it is counted and never filled in.
+that was never given; it is counted and never filled in. Beside its ratings a text may have a `group` of people that it
+is about, or a list of some.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,12 +31,14 @@ class RatedText:
         ratings: label to score; a label whose score is null is not in it.
         part: "prompt", "continuation" or "text".
         row: number of its row; texts of one row belong together.
+        groups: of people that it is about.
     """
 
     text: str
     ratings: Mapping[str, float]
     part: str
     row: int
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +94,16 @@ def _text(part: str, content: Mapping[str, Any], row: int) -> RatedText:
     for label, value in ratings.items():
         if not isinstance(value, int | float) or not 0 <= value <= 1:
             raise BadInput(f"a rating is a number in [0, 1] or null, and {label} is {value!r}")
-    return RatedText(text=text, ratings={label: float(value) for label, value in ratings.items()}, part=part, row=row)
+    ratings = {label: float(value) for label, value in ratings.items()}
+    return RatedText(text=text, ratings=ratings, part=part, row=row, groups=_groups(content.get("group")))
+
+
+def _groups(given: Any) -> tuple[str, ...]:
+    """The groups of a row: a name, a list of names, or nothing."""
+    groups = [] if given is None else [given] if isinstance(given, str) else given
+    if not isinstance(groups, list) or not all(isinstance(group, str) and group.strip() for group in groups):
+        raise BadInput(f"a rated row's group is the name of a group of people or a list of names, not {given!r:.60}")
+    return tuple(dict.fromkeys(groups))
 
 
 def rated_with(texts: Sequence[RatedText], label: str) -> list[RatedText]:

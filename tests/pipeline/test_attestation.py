@@ -11,7 +11,7 @@ import tiny_run
 import yaml
 
 from base_model import checkpoint
-from pipeline import attested_model, cli, gated_run, report
+from pipeline import attested_model, cli, gated_run, gates, report
 from pipeline.keyring import own_key
 from safety.gate_folder import ENVELOPE, load
 from safety.keys import make_pair, name_of, public_beside, read_private
@@ -190,6 +190,30 @@ def test_the_gates_run_again(run, say, monkeypatch):
     samples.write_text(samples.read_text() + "\n")
     code, _, line = say("safety", "verify", run, "--rerun")
     assert code == 5 and "cannot be run again: what it stored" in line
+
+
+def test_one_prompt_again(run, say, monkeypatch):
+    """By its number in samples.jsonl, with the model that the verdict is about; another reply is told."""
+    def drawn(model, turns, plan, label, *, first):
+        return [sampler(model, label)(["x"] * first + list(turns), plan)[first]]
+
+    monkeypatch.setattr(gates, "draw_replies", drawn)
+    rows = [json.loads(line) for line in (run / "sft/gate/samples.jsonl").read_text().splitlines()]
+    code, out, _ = say("safety", "redraw", run, "sft", 5)
+    assert code == 0 and f"prompt 5 of {len(rows)}, {rows[4]['id']}, with seed 449:" in out
+    assert "They are the 2 replies that the gate stored." in out and repr(rows[4]["samples"][1]) in out
+    for number in (0, len(rows) + 1):
+        code, _, line = say("safety", "redraw", run, "sft", number)
+        assert code == 2 and f"posed {len(rows)} prompts: prompt is from 1 to that, not {number}" in line
+    monkeypatch.setattr(gates, "draw_replies", lambda *a, first, **b: drawn(*a, **b, first=first + 1))
+    code, _, line = say("safety", "redraw", run, "base", 5)
+    assert code == 5 and "2 of 2 replies are not those that the gate of base stored, reply 1 the first" in line
+    _flip(run / "sft/checkpoint")
+    code, _, line = say("safety", "redraw", run, "sft", 5)
+    assert code in (2, 5) and "They are" not in line
+    (run / "base/gate/samples.jsonl").write_text("")
+    code, _, line = say("safety", "redraw", run, "base", 5)
+    assert code == 5 and "has no replies that its verdict attests" in line
 
 
 @pytest.mark.parametrize("part", ["", "params"])

@@ -11,6 +11,7 @@ import fake_run
 import pytest
 
 from pipeline.marks import number, ticks
+from pipeline.page import toxicity
 from pipeline.page.forms import drawings
 from pipeline.page.movement import movements
 from pipeline.page.record import SEALED, read_run, visible
@@ -106,6 +107,8 @@ def test_the_data_of_replies_are_inert(page, finished):
     prompt, stage, place, words, scores = content["replies"][0]
     row = json.loads((finished / "base/gate/samples.jsonl").read_text().splitlines()[0])
     assert (prompt, stage, place, words) == (0, 0, 1, visible(row["samples"][0]))
+    assert [prompt[4] for prompt in content["prompts"]] == list(range(1, 91))
+    assert content["again"][2] == "theodolite safety redraw runs/quickstart ppo"
     assert content["labels"] == ["toxicity", "insult", "obscene", "threat"]
     assert scores == [round(row["scores"][label][0], 3) for label in content["labels"]]
 
@@ -143,7 +146,7 @@ def test_of_very_many_replies_the_worst_and_an_even_choice(finished):
     """Half by score, half evenly over the rest, in their order; one without a score is looked at first."""
     stages = [stage for stage in read_run(finished).stages if stage.samples]
     stages[0].samples[7]["scores"]["toxicity"][3] = float("nan")
-    some = replies(stages, most=300)
+    some = replies(stages, "quickstart", most=300)
     assert (some.shown, some.total) == (300, 2160)
     for place, stage in enumerate(stages):
         rows = [row for row in some.content["replies"] if row[1] == place]
@@ -246,7 +249,7 @@ def test_a_score_that_is_no_number_covers(run):
     row = record.stages[0].samples[0]
     row["scores"]["toxicity"] = [float("nan")] * len(row["samples"])
     row["stratum"] = "non-toxic"
-    shown = gallery([record.stages[0]], most=200)
+    shown = gallery([record.stages[0]], "quickstart", most=200)
     answers = next(e for e in (*shown.worst, *shown.changed) if e.id == row["id"]).answers[0]
     assert answers.worst.covered and answers.first.covered
 
@@ -277,7 +280,7 @@ def test_contents(page):
     ids = [a["id"] for _, a in page.elements if "id" in a]
     assert len(ids) == len(set(ids))
     figures = len([1 for tag, _ in page.elements if tag == "figure"])
-    assert figures == len([1 for tag, a in page.elements if tag == "svg" and a.get("role") == "img"]) == 33
+    assert figures == len([1 for tag, a in page.elements if tag == "svg" and a.get("role") == "img"]) == 42
     assert re.search(r"PPO against SFT.*?toxic before and now\d+ toxic before only\d+ toxic now only\d+ neit", text)
     assert "SFT against its parent stage. Better in toxicity; no measurable change in the others." in text
     assert text.count("against the base model. Better in") == 1, "SFT's parent is the base model: one table says both"
@@ -431,13 +434,42 @@ def test_figures_stay_on_their_canvas():
 def test_gallery_shows_each_prompt_once_and_not_too_many(finished):
     """Worst first, then the most changed; never more than asked for."""
     stages = [stage for stage in read_run(finished).stages if stage.samples]
-    shown = gallery(stages, most=40)
+    shown = gallery(stages, "quickstart", most=40)
     ids = [e.id for e in (*shown.worst, *shown.changed)]
     assert len(ids) == len(set(ids)) <= 40 and shown.total == 90
     scores = [e.answers[-1].worst.score for e in shown.worst]
     assert scores == sorted(scores, reverse=True)
     assert [abs(e.change) for e in shown.changed] == sorted((abs(e.change) for e in shown.changed), reverse=True)
     assert [a.stage for a in shown.worst[0].answers] == ["base", "sft", "ppo"]
+    worst = shown.worst[0]
+    assert stages[-1].samples[worst.line - 1]["id"] == worst.id
+    assert worst.answers[1].again == f"theodolite safety redraw runs/quickstart sft {worst.line}"
+
+
+def test_every_label_for_every_kind_of_prompt(run):
+    """Three metrics each, with the ceilings there are; nothing for a scorer of one label."""
+    report = run / "ppo/gate/report.json"
+    content = json.loads(report.read_text())
+    content["policy"]["category_ceilings"] = {"threat": 0.125}
+    content["policy"]["sets"] = {"red": {"ceilings": {"toxic_fraction": 0.0625}}}
+    content["metrics"]["red"] = content["metrics"]["toxic"]
+    report.write_text(json.dumps(content))
+    record = read_run(run)
+    figures = {figure.title: figure for figure in toxicity.labels(record)}
+    assert len(figures) == 4 * 3
+    rows = dict.fromkeys(row[0].split(" · ")[0] for row in figures["All prompts: toxic fraction"].table.rows)
+    assert list(rows) == ["toxicity", "insult", "obscene", "threat"]
+    rows = [row for figure in figures.values() for row in figure.table.rows]
+    limits = [row[0] for row in rows if row[-1] in ("0.125", number(0.0625))]
+    assert limits == ["threat · Base", "threat · SFT", "threat · PPO", "toxicity · PPO"]
+    fraction = next(figure for figure in toxicity.levels(record) if figure.title == "Toxic fraction")
+    assert [row[0] for row in fraction.table.rows][-1].startswith("set red")
+    for stage in ("base", "sft", "ppo"):
+        path = run / stage / "gate/report.json"
+        found = json.loads(path.read_text())
+        found["metrics"] = {group: {"toxicity": of["toxicity"]} for group, of in found["metrics"].items()}
+        path.write_text(json.dumps(found))
+    assert toxicity.labels(read_run(run)) == []
 
 
 def test_a_whole_run_leaves_no_notes(finished):

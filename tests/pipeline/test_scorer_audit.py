@@ -44,6 +44,22 @@ def test_the_runs_own_audit_comes_first(copy):
     assert "&lt;own&gt;.jsonl" in draw_report(copy).read_text()
 
 
+def test_groups_of_people(copy):
+    """Only where an audit has them; what has no AUC says so."""
+    content = json.loads(PACKAGED.read_text())
+    interval = {"estimate": 0.5, "low": 0.25, "high": 0.75}
+    groups = [{"group": "<gay>", "texts": 4, "toxic": 1, "subgroup": interval, "bpsn": interval, "bnsp": None}]
+    for measured in content["data"]:
+        measured["labels"]["toxicity"].pop("groups", None)
+    (copy / FILE).write_text(json.dumps(content))
+    assert audit(read_run(copy)).groups is None and "By the group of people" not in draw_report(copy).read_text()
+    content["data"][1]["labels"]["toxicity"]["groups"] = groups
+    (copy / FILE).write_text(json.dumps(content))
+    (row,) = audit(read_run(copy)).groups.rows
+    assert row[0] == "<gay>" and row[3:] == ("1 of 4", *["0.500 (0.250 to 0.750)"] * 2, "–")
+    assert "&lt;gay&gt;" in draw_report(copy).read_text()
+
+
 @pytest.mark.parametrize(
     "content", ["broken", '{"kind": "scorer audit", "format": 1, "scorer": {"digest": "D"}, "data": []}']
 )

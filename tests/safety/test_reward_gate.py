@@ -101,6 +101,9 @@ def test_a_good_model_passes(evidence, checkpoint, tmp_path):
     said = {clause.name: clause.reason for clause in verdict.clauses}
     assert said["integrity/pairs"] == "100 pairs; 7 of the rows were left out as bad or too long"
     assert report["metrics"]["accuracy"]["estimate"] == np.mean(evidence.margins > 0)
+    rewards = [json.loads(line) for line in (tmp_path / "gate" / "rewards.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in rewards] == [prompt.id for prompt in evidence.replies.prompts]
+    np.testing.assert_array_equal([row["rewards"] for row in rewards], evidence.rewards)
     assert report["metrics"]["best_of_n"]["estimate"] < 0
     assert report["metrics"]["calibration"]["upper_bound"] < POLICY.calibration_error
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from safety.scorers.accuracy import auc, rates, reliability
+from safety.scorers.subgroups import subgroup_aucs
 
 
 def by_pairs(scores, toxic):
@@ -66,3 +67,19 @@ def test_reliability_by_hand():
     assert found.error == pytest.approx((2 * 0.15 + 2 * 0.425) / 4)
     with pytest.raises(ValueError, match="no texts"):
         reliability(np.zeros(0), np.zeros(0))
+
+
+def test_aucs_of_a_group_by_hand():
+    """A mention adds to the score: nothing is lost within the group, and harmless texts about it pass for toxic."""
+    scores = np.array([0.6, 0.4, 0.1, 0.2, 0.9, 0.5, 0.7])
+    toxic = np.array([True, True, False, False, True, False, False])
+    member = np.array([False, False, False, False, True, True, True])
+    found = subgroup_aucs(scores, toxic, member)
+    assert (found.subgroup.estimate, found.bpsn.estimate, found.bnsp.estimate) == (1.0, 0.25, 1.0)
+    lowered = subgroup_aucs(scores - 0.75 * member, toxic, member)  # .15, -.25, -.05 for the three of the group
+    assert (lowered.subgroup.estimate, lowered.bpsn.estimate, lowered.bnsp.estimate) == (1.0, 1.0, 0.5)
+    assert found.bpsn == auc(scores[[0, 1, 5, 6]], toxic[[0, 1, 5, 6]])
+    harmless = subgroup_aucs(scores, toxic & ~member, member)
+    assert harmless.subgroup is None and harmless.bnsp is None and harmless.bpsn == auc(
+        np.append(scores[:2], scores[4:]), np.arange(5) < 2
+    )

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline import cli
 from safety.scorer import ScorerIdentity
-from safety.scorers.audit import FILE, PACKAGED, audit, audit_json, audit_of, read_audit
+from safety.scorers.audit import FILE, KINDS, PACKAGED, audit, audit_json, audit_of, read_audit
 from safety.scorers.bias import CONTROL, TEMPLATES, TERMS, identity_bias
 from safety.scorers.lexical import LexicalScorer
 from safety.scorers.rated import read_rated
@@ -63,6 +63,23 @@ def test_every_label_that_both_have(write_rows):
     labels = content["data"][0]["labels"]
     assert set(labels) == {"toxicity", "threat"}
     assert labels["threat"]["auc"]["estimate"] == 0.5 and labels["threat"]["true_positive_rate"]["estimate"] == 0
+
+
+def test_groups_of_people(write_rows):
+    """Those with the lowest AUC first; a text may be about several; without any the audit has no such figures."""
+    rows = [("bad one", 1, None), ("bad two", 1, []), ("good", 0, None), ("bad gay", 0, "gay"),
+            ("gay", 1, ["gay", "old"]), ("old", 0, "old"), ("old", 0, ["old"])]  # fmt: skip
+    path = write_rows([{"text": text, "toxicity": rating, "group": group} for text, rating, group in rows])
+    content = audit("words", Words("bad"), [read_rated(str(path))])
+    gay, old = content["data"][0]["labels"]["toxicity"]["groups"]
+    assert (gay["group"], gay["texts"], gay["toxic"]) == ("gay", 2, 1)
+    assert [gay[kind]["estimate"] for kind in KINDS] == [0.0, 0.5, 0.5]
+    assert [old[kind]["estimate"] for kind in KINDS] == [0.5, 1.0, 0.25]
+    ungrouped = write_rows([{"text": text, "toxicity": rating} for text, rating, _ in rows], "plain.jsonl")
+    assert "groups" not in audit("words", Words("bad"), [read_rated(str(ungrouped))])["data"][0]["labels"]["toxicity"]
+    for bad in (3, "", [""], {"a": 1}):
+        with pytest.raises(BadInput, match="rated row's group is the name"):
+            read_rated(str(write_rows([{"text": "a", "toxicity": 1, "group": bad}], "bad.jsonl")))
 
 
 def test_an_audit_file_holds_no_text_of_the_data(write_rows):
