@@ -20,6 +20,7 @@ from benchmarks import (
     quickstart,
     sampler,
     scorers,
+    text_only,
     tpu,
 )
 from benchmarks.parts import alignment_tables, result
@@ -38,6 +39,7 @@ TABLES = {
     "sampler": ("published_models.md", lambda found: {
         "sampler": sampler.sampler_table(found["beside"]), "room": sampler.room_table(found["room"])
     }),
+    "text_only": ("results.md", text_only.tables),
 }  # fmt: skip
 # Benchmarks that write theirs into the documents themselves.
 DRAWN = {module.__name__.rpartition(".")[2]: module for module in (
