@@ -16,6 +16,7 @@ from jax.typing import DTypeLike
 
 from base_model.chat import fingerprint
 from base_model.config import ModelConfig, read_config
+from base_model.config_json import model_config_of
 from base_model.decoder import Decoder
 from base_model.drawing_tokenizer import DrawingTokenizer
 from base_model.gemma_tokenizer import GemmaTokenizer
@@ -175,7 +176,7 @@ def load(
     if description.get("kind") != kind:
         wanted = {"decoder": "a language model", "scalar": "a reward model"}[kind]
         raise BadInput(f"{folder} holds a model of kind {description.get('kind')!r}, and {wanted} is needed here")
-    config = ModelConfig.from_dict(description.get("model", {}))
+    config = model_config_of(description.get("model", {}))
     tokenizer = load_tokenizer(folder, config, description.get("tokenizer", {}))
     shape = abstract_params(config, tokenizer, kind, mesh)
     if (folder / "model.safetensors").exists():

@@ -187,41 +187,6 @@ class ModelConfig:
                 values[name]["kind"] = tower.KIND
         return json.dumps(values, indent=2, sort_keys=True) + "\n"
 
-    @classmethod
-    def from_dict(cls, values: dict) -> "ModelConfig":
-        """Rebuilds a config from parsed JSON.
-
-        Raises:
-            BadInput: for a field that is missing, unknown or of a wrong shape.
-        """
-        try:
-            values = dict(values)
-            values["layers"] = tuple(_layer(layer) for layer in values["layers"])
-            for name in ("vision", "audio"):
-                if tower := values.get(name):
-                    values[name] = _tower(tower)
-            values["clips"] = ClipsConfig(**values.get("clips", {}))
-            return cls(**values)
-        except (TypeError, KeyError, ValueError, OverflowError) as error:
-            raise BadInput(f"config.json does not describe a model that this version knows: {error}") from error
-
-
-def _layer(values: dict) -> LayerSpec:
-    experts = values.get("experts")
-    return LayerSpec(**{**values, "experts": None if experts is None else ExpertsSpec(**experts)})
-
-
-def _tower(values: dict) -> TowerConfig:
-    from base_model.towers import TOWERS  # the encoders' files import this one
-
-    values = dict(values)
-    kind = values.get("kind", UNNAMED)
-    known = {config.KIND: config for config in TOWERS}
-    if kind not in known:
-        raise BadInput(f"config.json: an encoder's kind is one of {', '.join(known)}, not {kind!r:.40}")
-    listed = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    return known[kind](**{name: value for name, value in listed.items() if name != "kind"})
-
 
 def read_config(path: Path, *, digest: str | None = None) -> dict:
     """Parses the config.json of a checkpoint folder.

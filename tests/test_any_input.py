@@ -19,7 +19,7 @@ from PIL import Image
 
 from base_model import checkpoint
 from base_model.clips import load_clip
-from base_model.config import ModelConfig
+from base_model.config_json import model_config_of
 from base_model.images import FORMATS, load_image, resize
 from base_model.media import Media
 from base_model.model_folder import read_description
@@ -209,7 +209,7 @@ def test_descriptions_of_models(tiny_config, folder, write, data):
     write("config.json", data.draw(LINES | damaged(description).map(json.dumps) | ANY.map(json.dumps)))
     found = expected(lambda: read_description(folder, checkpoint.FORMAT, checkpoint.FIELDS))
     if found is not None:
-        expected(lambda: ModelConfig.from_dict(found.get("model", {})))
+        expected(lambda: model_config_of(found.get("model", {})))
         expected(lambda: checkpoint.load(folder))
 
 

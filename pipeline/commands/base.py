@@ -98,29 +98,10 @@ def model_folder(name: str):
     return shipped_model() if name == "shipped" else Path(name)
 
 
-def packaged_paths(out, wanted: dict[str, tuple[str, str]]) -> dict:
-    """Paths of data that is given by path or as packaged; packaged files are written below `out`/data.
-
-    Args:
-        out: a run's folder.
-        wanted: of each name, what is given and the name of the packaged file.
-    """
-    from pathlib import Path
-
-    from pipeline.data.omni import write_omni_data
-    from pipeline.data.packaged import write_packaged_data
-
-    files = [file for value, file in wanted.values() if value == PACKAGED]
-    if any(file.startswith("omni") for file in files):
-        write_omni_data(out / "data")
-    elif files:
-        write_packaged_data(out / "data")
-    return {name: out / "data" / file if value == PACKAGED else Path(value) for name, (value, file) in wanted.items()}
-
-
 def tokenizer(config: BaseTokenizer) -> None:
     """Trains a tokenizer and writes it."""
     from base_model.pretrain import train_tokenizer
+    from pipeline.data.paths import packaged_paths
     from pipeline.run_folder import RunFolder
     from training.files import write_whole
 
@@ -144,6 +125,7 @@ def pretrain(config: BasePretrain) -> None:
     from base_model.pretrain import train_tokenizer
     from base_model.tokenizer import Tokenizer
     from pipeline.commands.image_tokenizer import image_tokenizer
+    from pipeline.data.paths import packaged_paths
     from pipeline.run_folder import RunFolder
     from training.errors import BadInput
     from training.files import write_whole

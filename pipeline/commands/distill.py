@@ -43,7 +43,8 @@ def distill(config: BaseDistill) -> None:
     from base_model.distill import distill as run
     from base_model.distill import require_same_tokenizer, require_same_tokens
     from base_model.teacher_cache import TeacherCache, write_cache
-    from pipeline.commands.base import model_folder, packaged_paths
+    from pipeline.commands.base import model_folder
+    from pipeline.data.paths import packaged_paths
     from pipeline.run_folder import RunFolder
     from training.dataset import read_rows
 
@@ -80,7 +81,7 @@ def student_of(name: str, teacher, *, seed: int):
     from pathlib import Path
 
     from base_model.checkpoint import LanguageModel, build, load, split
-    from base_model.config import ModelConfig
+    from base_model.config_json import model_config_of
     from base_model.presets import SIZES
     from pipeline.options import read_yaml
 
@@ -88,7 +89,7 @@ def student_of(name: str, teacher, *, seed: int):
     if name in SIZES:
         shape = replace(SIZES[name](), vocab_size=ids)
     elif name.endswith((".yaml", ".yml")):
-        shape = ModelConfig.from_dict({**read_yaml(name), "vocab_size": ids})
+        shape = model_config_of({**read_yaml(name), "vocab_size": ids})
     else:
         return load(Path(name))
     params = split(build(shape, teacher.tokenizer, seed=seed))[1]

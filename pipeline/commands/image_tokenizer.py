@@ -59,7 +59,7 @@ def train(config: ImageTokenizerTrain) -> None:
 
     from base_model.image_tokenizer_training import Pictures, figures
     from base_model.image_tokenizer_training import train as run
-    from pipeline.commands.base import packaged_paths
+    from pipeline.data.paths import packaged_paths
     from pipeline.run_folder import RunFolder
     from training.dataset import read_rows
 

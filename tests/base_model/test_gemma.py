@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from base_model import presets
-from base_model.config import ModelConfig
+from base_model.config_json import model_config_of
 from base_model.gemma import CONTROLS, GLOBAL, LOCAL, control_tokens, model_config, soft_tokens
 from base_model.gemma_towers import audio_config
 from base_model.media import Media
@@ -26,7 +26,7 @@ def published(name):
 def test_what_is_read_from_a_published_config_is_written_again(name):
     given = published(name)
     config = model_config(given)
-    assert ModelConfig.from_dict(json.loads(config.to_json())) == config
+    assert model_config_of(json.loads(config.to_json())) == config
     tokens = {name: TOKENS[name] for name in ("image", "boi", "eoi")} if name == "gemma3" else TOKENS
     said = describe(config, tokens)
     for ours, theirs in [(said, given), (said.get("text_config", {}), given.get("text_config", {}))]:

@@ -10,6 +10,7 @@ import pytest
 from base_model.batch import require_media
 from base_model.chat import messages_to_segments
 from base_model.config import ClipsConfig, LayerSpec, ModelConfig
+from base_model.config_json import model_config_of
 from base_model.conformer import ConformerConfig
 from base_model.frames import FramesConfig
 from base_model.gemma4_vision import Gemma4VisionConfig
@@ -208,14 +209,14 @@ def test_too_many_media_name_their_option():
 @pytest.mark.parametrize("audio", [ConformerConfig(), FramesConfig(), None])
 def test_a_config_with_any_encoder_survives_its_file(tiny_config, vision, audio):
     config = replace(tiny_config, vision=vision, audio=audio, clips=ClipsConfig(rate=2, max_frames=3))
-    assert ModelConfig.from_dict(json.loads(config.to_json())) == config
+    assert model_config_of(json.loads(config.to_json())) == config
 
 
 def test_a_config_with_an_unknown_encoder_is_refused(tiny_config):
     values = json.loads(tiny_config.to_json())
     for wrong in ({"kind": "nose"}, {"kind": "siglip", "smell": 1}, {"image_size": 0}):
         with pytest.raises(BadInput, match="nose|smell|whole number"):
-            ModelConfig.from_dict({**values, "vision": wrong})
+            model_config_of({**values, "vision": wrong})
     with pytest.raises(BadInput, match="rate must be above 0"):
         ClipsConfig(rate=0)
     layer = LayerSpec(heads=1, kv_heads=1, head_dim=2, mlp_dim=2)
