@@ -46,10 +46,12 @@ def main() -> None:
 
 
 def one(name: str, kept: Path) -> dict:
-    """A case's figures and its command line."""
+    """A case's figures, its command line, and the processor that compiled it: another one may compile the next."""
     words = ["tpu", "compile", *CASES[name].split()]
     if not kept.exists():
         subprocess.run([sys.executable, "-m", "pipeline.cli", *words, "--json", str(kept)], check=True, cwd=ROOT)
+        figures = json.loads(kept.read_text(encoding="utf-8"))
+        kept.write_text(json.dumps({"cpu": result.cpu_name(), **figures}, indent=1) + "\n", encoding="utf-8")
     return {"name": name, "command": " ".join(["theodolite", *words]), **json.loads(kept.read_text(encoding="utf-8"))}
 
 
