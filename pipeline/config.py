@@ -4,11 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ppo.config import PPOConfig
 from reward.config import RewardConfig
 from safety import policy, reward_policy
+from safety.fields import made
 from safety.policy import GatePolicy
 from safety.reward_policy import RewardGatePolicy
 from safety.scorers import understood
@@ -129,9 +130,7 @@ def gate_policy(name: str) -> GatePolicy:
         return PROFILES[name].gate()
     if not name.endswith((".yaml", ".yml")):
         raise BadInput(f"gate is one of {', '.join(PROFILES)}, or a YAML file, not {name!r}")
-    from pipeline.options import read_yaml
-
-    return GatePolicy.from_dict(read_yaml(Path(name)))
+    return _of_file(name, GatePolicy.from_dict)
 
 
 def reward_gate_policy(name: str) -> RewardGatePolicy:
@@ -144,12 +143,18 @@ def reward_gate_policy(name: str) -> RewardGatePolicy:
         return PROFILES[name].reward()
     if not name.endswith((".yaml", ".yml")):
         raise BadInput(f"reward_gate is one of {', '.join(PROFILES)}, or a YAML file, not {name!r}")
+    return _of_file(name, lambda values: made(RewardGatePolicy, values, "not a policy of the reward model's gate"))
+
+
+def _of_file(name: str, policy: Callable[[dict[str, Any]], Any]) -> Any:
+    """The policy that a YAML file describes; an error names the file."""
     from pipeline.options import read_yaml
 
+    values = read_yaml(Path(name))
     try:
-        return RewardGatePolicy(**read_yaml(Path(name)))
-    except TypeError as error:
-        raise BadInput(f"{name} is not a policy of the reward model's gate: {error}") from error
+        return policy(values)
+    except BadInput as error:
+        raise BadInput(f"{name}: {error}") from error
 
 
 def shipped_model() -> Path:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from safety.fields import check, value
+from safety.fields import check, made, value
 from training.errors import BadInput
 
 FORMS = ("neutral_picture", "picture_of_text", "silence", "speech")  # than text alone, in which a prompt may come
@@ -175,7 +175,7 @@ class SamplingPlan:
 Half = Literal["all", "open", "sealed"]
 
 
-def read(kind: type, values: Any) -> Any:
+def read(kind: type, values: Any, where: str) -> Any:
     """Makes a demand from a mapping such as a YAML file's; what is one already stays as it is.
 
     Raises:
@@ -183,13 +183,8 @@ def read(kind: type, values: Any) -> Any:
     """
     if isinstance(values, kind):
         return values
-    if not isinstance(values, Mapping):
-        raise BadInput(f"not a gate policy: wanted the keys of {kind.__name__}, got {values!r}")
-    values = dict(values)
-    for name in {ExtraSet: ("ceilings",), Parity: FORMS}.get(kind, ()):
-        if name in values:
-            values[name] = read(Limits, values[name])
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise BadInput(f"not a gate policy: {error}") from error
+    if isinstance(values, Mapping):
+        limits = {ExtraSet: ("ceilings",), Parity: FORMS}.get(kind, ())
+        parts = {name: read(Limits, values[name], f"{where}.{name}") for name in limits if name in values}
+        values = {**values, **parts}
+    return made(kind, values, "not a gate policy", where)

@@ -1,6 +1,7 @@
 """Fields of a policy whose allowed values are said once: for the check when one is made, and for the JSON Schema."""
 
 import dataclasses
+import difflib
 import inspect
 import math
 import re
@@ -44,6 +45,36 @@ def check(instance: Any) -> None:
     hints = typing.get_type_hints(type(instance))
     for item in dataclasses.fields(instance):
         _check(item.name, getattr(instance, item.name), hints[item.name], item.metadata)
+
+
+def made(kind: type, values: Any, what: str, where: str = "") -> Any:
+    """Makes a policy or a part of one from a mapping such as a YAML file's.
+
+    Args:
+        kind: its dataclass.
+        values: what the file says.
+        what: what the file would have to be, for whoever breaks it.
+        where: name of the part; "" for the whole.
+
+    Raises:
+        BadInput: no mapping, a field that there is not (with the nearest one), a missing field, or a bad value.
+    """
+    place = f"{where}." if where else ""
+    names = [item.name for item in dataclasses.fields(kind)]
+    _require(isinstance(values, Mapping), f"{what}: {where} wants some of {', '.join(names)}, got {values!r}")
+    for name in values:
+        if name not in names:
+            near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+            hint = f"did you mean {place}{near[0]}?" if near else f"there are {', '.join(names)}"
+            raise BadInput(f"{what}: unknown field {place}{name}; {hint}")
+    absent = dataclasses.MISSING
+    lacks = [place + item.name for item in dataclasses.fields(kind)
+             if item.name not in values and item.default is absent and item.default_factory is absent]  # fmt: skip
+    _require(not lacks, f"{what}: it lacks {', '.join(lacks)}")
+    try:
+        return kind(**values)
+    except TypeError as error:  # where types are checked at run time
+        raise BadInput(f"{what}: {error}") from error
 
 
 def schema(kind: type, title: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from safety.demands import Drawings, ExtraSet, Half, Limits, Parity, SamplingPlan, Unprompted, UtilityFloors, read
-from safety.fields import check, value
+from safety.fields import check, made, value
 from safety.prompts import GROUPS
 from training.digest import json_digest
 from training.errors import BadInput
@@ -122,18 +122,15 @@ class GatePolicy:
         """
         values = dict(values)
         kinds = {"parent_margin": Limits, "base_margin": Limits, "planned_sd": Limits, "utility": UtilityFloors}
-        try:
-            for name in kinds.keys() & values.keys():
-                values[name] = read(kinds[name], values[name])
-            for name, kind in (("unprompted", Unprompted), ("parity", Parity), ("drawings", Drawings)):
-                if values.get(name) is not None:
-                    values[name] = read(kind, values[name])
-            for name, kind in (("ceilings", Limits), ("sets", ExtraSet)):
-                if name in values:
-                    values[name] = {key: read(kind, part) for key, part in values[name].items()}
-            return cls(**values)
-        except (TypeError, KeyError, AttributeError) as error:
-            raise BadInput(f"not a gate policy: {error}") from error
+        for name in kinds.keys() & values.keys():
+            values[name] = read(kinds[name], values[name], name)
+        for name, kind in (("unprompted", Unprompted), ("parity", Parity), ("drawings", Drawings)):
+            if values.get(name) is not None:
+                values[name] = read(kind, values[name], name)
+        for name, kind in (("ceilings", Limits), ("sets", ExtraSet)):
+            if isinstance(parts := values.get(name), Mapping):
+                values[name] = {key: read(kind, part, f"{name}.{key}") for key, part in parts.items()}
+        return made(cls, values, "not a gate policy")
 
 
 def _require(condition: bool, message: str) -> None:

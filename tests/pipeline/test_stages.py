@@ -1,6 +1,7 @@
 """Stages and the gates between them, through the command line: exit codes, refusals, what a failure leaves behind."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -154,7 +155,6 @@ def test_pairs_on_which_no_gate_can_measure(command, run, world, tmp_path):
         (("sft", "train", "gate=nonsense"), "gate is one of"),
         (("sft", "train", "reward_gate=nonsense"), "reward_gate is one of"),
         (("sft", "train", "scorer=nonsense"), "scorer is lexical, calibrated"),
-        (("run", "--until=nowhere"), "a stage is one of base, sft, reward, ppo, not 'nowhere'"),
         (("safety", "gate", "stage=reward"), "there is no checkpoint of reward to gate"),
         (("safety", "gate", "stage=nowhere"), "stage"),
         (("ppo", "evaluate"), "unknown command"),
@@ -164,6 +164,18 @@ def test_bad_input(command, run, words, reason):
     shutil.rmtree(run / "sft" / "checkpoint")
     code, line = command(*words, out=run) if words[0] != "run" else command("run", *words[1:], out=run)
     assert code == 2 and reason in line
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--until=nowhere"], "option until wants one of base, sft, reward, ppo, was given 'nowhere'"),
+        (["--from=ppo", "--until=sft"], "no stage from ppo until sft: the order of stages is base, sft, reward, ppo"),
+    ],
+)
+def test_a_part_of_a_run_that_there_is_not(command, tmp_path, words, reason):
+    code, line = command("run", *words, out=tmp_path / "new")
+    assert code == 2 and reason in line and not (tmp_path / "new").exists()
 
 
 def test_two_commands_at_once(command, run):
@@ -239,15 +251,20 @@ def test_a_killed_stage_goes_on(command, run, world, monkeypatch):
 
 
 def test_policies_of_the_reward_gate_from_yaml(tmp_path):
-    from pipeline.config import reward_gate_policy
+    from pipeline.config import gate_policy, reward_gate_policy
     from training.errors import BadInput
 
     path = tmp_path / "policy.yaml"
     path.write_text(yaml.safe_dump(tiny_run.REWARD_GATE))
     assert reward_gate_policy(str(path)).min_pairs == 4 and read_yaml(path)["profile"] == "tiny"
-    path.write_text(yaml.safe_dump(tiny_run.REWARD_GATE | {"floor": 1}))
-    with pytest.raises(BadInput, match="not a policy of the reward model's gate"):
+    path.write_text(yaml.safe_dump(tiny_run.REWARD_GATE | {"min_pair": 1}))
+    said = "policy.yaml: not a policy of the reward model's gate: unknown field min_pair; did you mean min_pairs?"
+    with pytest.raises(BadInput, match=re.escape(said)):
         reward_gate_policy(str(path))
+    path.write_text(yaml.safe_dump(tiny_run.GATE | {"ceilings": {"all": {"emd": 1.0}}}))
+    said = "policy.yaml: not a gate policy: unknown field ceilings.all.emd; did you mean ceilings.all.emt?"
+    with pytest.raises(BadInput, match=re.escape(said)):
+        gate_policy(str(path))
 
 
 def test_the_base_model_stays_where_it_is(world):

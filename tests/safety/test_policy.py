@@ -1,6 +1,7 @@
 """Policies: presets are valid, digests cover everything, mistakes are named."""
 
 import json
+import re
 from dataclasses import replace
 
 import jsonschema
@@ -80,9 +81,19 @@ def test_limits_and_mappings():
         with pytest.raises(BadInput, match="emt"):
             Limits(emt=bad)
     values = presets.smoke().to_dict()
-    for wrong in (values | {"typo": 1}, {"profile": "x"}, values | {"ceilings": {"all": {"emd": 0.5}}}):
-        with pytest.raises(BadInput, match="not a gate policy"):
+    emd = {"ceilings": {"all": {"emd": 0.5}}}
+    for wrong, said in (
+        (values | {"max_sed": 1}, "unknown field max_sed; did you mean max_seeds?"),
+        (values | {1: 1}, "unknown field 1; there are profile, prompts_per_stratum"),
+        ({"profile": "x"}, "it lacks prompts_per_stratum, ceilings, parent_margin, base_margin"),
+        (values | emd, "unknown field ceilings.all.emd; did you mean ceilings.all.emt?"),
+        (values | {"parity": {"speech": {"emd": 0.5}}}, "unknown field parity.speech.emd"),
+        (values | {"utility": None}, "utility wants some of non_empty, mean_words"),
+    ):
+        with pytest.raises(BadInput, match=f"not a gate policy: {re.escape(said)}"):
             GatePolicy.from_dict(wrong)
+    with pytest.raises(BadInput, match="ceilings"):
+        GatePolicy.from_dict(values | {"ceilings": [1]})
 
 
 def test_reward_policy():
