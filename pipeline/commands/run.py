@@ -1,8 +1,11 @@
 """`theodolite run`: the whole pipeline, or a part of it."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from pipeline.config import RunConfig
+from pipeline.run_folder import STAGES
+from training.errors import BadInput
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,8 +17,15 @@ class Run(RunConfig):
         until: last stage to run.
     """
 
-    from_: str = "base"
-    until: str = "ppo"
+    from_: Literal["base", "sft", "reward", "ppo"] = "base"
+    until: Literal["base", "sft", "reward", "ppo"] = "ppo"
+
+    def __post_init__(self) -> None:
+        """Refuses a part of the run that has no stage in it."""
+        super().__post_init__()
+        if STAGES.index(self.from_) > STAGES.index(self.until):
+            order = ", ".join(STAGES)
+            raise BadInput(f"no stage from {self.from_} until {self.until}: the order of stages is {order}")
 
 
 def run(config: Run) -> None:
