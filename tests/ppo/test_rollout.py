@@ -9,13 +9,14 @@ import pytest
 from flax import nnx
 from tiny_world import TALK, one_layer, scalar
 
-from base_model.batch import pad_left
+from base_model.batch import Batch, pad_left
 from base_model.checkpoint import structure_of
 from base_model.generate import reply_keys, vocabulary_of
 from base_model.media import Media
 from base_model.sampling import SamplingConfig, sample
 from base_model.tokenizer import PAD
 from ppo.config import PPOConfig
+from ppo.rewards import truncate_at_eos
 from ppo.rollout import (
     Models,
     ScoreStatistics,
@@ -180,6 +181,22 @@ def test_more_padding_changes_nothing(policy, prompts, responses, log_probs, jud
     found, _ = log_probs(policy.params, join(wide, responses))
     mask = np.asarray(responses.mask)
     np.testing.assert_allclose(found[mask], judged[0].log_probs[mask], atol=1e-5)
+
+
+@pytest.mark.parametrize("run", ["k1", "k3"])
+def test_prompts_and_replies_are_joined_as_recorded_ones_are(golden, run):
+    """But for what a sampler drew behind an end: there it was left in its place and masked, here it is padding (1)."""
+    queries, recorded = golden(f"trlstep.{run}.queries"), golden(f"trlstep.{run}.query_responses")
+    asked = queries != 1
+    prompts = Batch(queries, asked.astype(int), np.maximum(asked.cumsum(1) - 1, 0), np.zeros_like(asked), Media())
+    responses = truncate_at_eos(jnp.asarray(golden(f"trlstep.{run}.responses")), eos_id=2, pad_id=1)
+    joined = jax.device_get(join(prompts, responses))
+    mask = ~golden(f"trlstep.{run}.padding_mask")
+    np.testing.assert_array_equal(joined.segments > 0, np.concatenate([asked, mask], 1))
+    np.testing.assert_array_equal(joined.tokens, np.where(joined.segments > 0, recorded, 1))
+    np.testing.assert_array_equal(joined.learn, np.concatenate([np.zeros_like(asked), mask], 1))
+    for places, real in zip(joined.positions, joined.segments > 0, strict=True):
+        assert places[real].tolist() == list(range(real.sum())) and (places >= 0).all()
 
 
 def test_positions_go_on_where_the_prompt_ends(prompts, responses):
