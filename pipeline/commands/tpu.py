@@ -51,6 +51,7 @@ class TpuCompile:
 def compile(config: TpuCompile) -> None:
     """Compiles and prints, one program after the other."""
     import json
+    import os
     from dataclasses import replace
     from importlib import metadata
     from pathlib import Path
@@ -62,6 +63,7 @@ def compile(config: TpuCompile) -> None:
     from pipeline.tpu.programs import Workload
     from pipeline.tpu.report import PROGRAMS, STEPS, as_json, described, examine
     from pipeline.tpu.topology import chip_of, devices_of
+    from training.files import write_whole
     from training.sharding import make_mesh
 
     names = [name.strip() for name in config.programs.split(",")]
@@ -81,6 +83,10 @@ def compile(config: TpuCompile) -> None:
             f"{config.preset} reads up to {shape.max_context} tokens, of which the reply is a part: "
             f"length={length} response={response} is not possible"
         )
+    path = Path(config.json)
+    if config.json and (path.is_dir() or not os.access(path if path.exists() else path.absolute().parent, os.W_OK)):
+        # Found here, and not after minutes of compiling.
+        raise BadInput(f"cannot write the figures to {path}; give json=FILE, in a folder that is there and writable")
     jax.config.update("jax_platforms", "cpu")  # nothing runs, and a TPU that is here is left to others
     jax.config.update("jax_enable_compilation_cache", False)  # it cannot keep programs for devices that are not here
     devices = devices_of(config.topology)
@@ -105,6 +111,6 @@ def compile(config: TpuCompile) -> None:
         print(described(findings[-1]), flush=True)
         if config.json:  # after each: the next may take long, and be stopped
             content = json.dumps({**options, "programs": as_json(findings)}, indent=1)
-            Path(config.json).write_text(content + "\n", encoding="utf-8")
+            write_whole(path, content + "\n")
     if config.json:
         print(f"Figures: {config.json}")

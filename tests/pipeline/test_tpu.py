@@ -140,6 +140,8 @@ def test_a_program_without_text_has_no_count():
         (["batch=0"], "batch is above 0"),
         (["lora_r=-1"], "lora_r are 0 or above"),
         (["lora_r=4"], "lora_r is about what trains: give programs=sft,reward,ppo or some of them with it"),
+        (["json=nowhere/a.json"], "cannot write the figures to nowhere/a.json"),
+        (["json=."], "cannot write the figures to ."),
         ([], "pip install -e '.[tpu]'"),
     ],
 )
