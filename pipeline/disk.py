@@ -7,6 +7,11 @@ from training.errors import BadInput, TheodoliteError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
+_IN_THE_WAY = {
+    errno.EISDIR: "a folder stands where a file belongs",
+    errno.ENOTDIR: "a file stands where a folder belongs",
+    errno.EEXIST: "a file stands where a folder belongs",
+}
 
 
 class DiskFull(TheodoliteError):
@@ -14,7 +19,7 @@ class DiskFull(TheodoliteError):
 
 
 def disk_error(error: BaseException) -> TheodoliteError | None:
-    """What a failure has to do with the disk: DiskFull, BadInput for a place that may not be written, or None.
+    """What a failure has to do with the disk: DiskFull, BadInput for a place that cannot be written, or None.
 
     Causes are searched too, and their texts: orbax and tensorstore pass an OSError on as words alone.
     """
@@ -30,5 +35,7 @@ def disk_error(error: BaseException) -> TheodoliteError | None:
             )
         if number in _FORBIDDEN:
             return BadInput(f"no permission{place}: {os.strerror(number)}; choose another folder with out=DIR")
+        if number in _IN_THE_WAY and isinstance(cause, OSError):
+            return BadInput(f"{_IN_THE_WAY[number]}: {cause.filename2 or cause.filename}; move it away")
         cause = cause.__cause__ or cause.__context__
     return None

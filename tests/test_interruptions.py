@@ -184,6 +184,21 @@ def test_a_file_in_the_place_of_the_run_folder(world, tmp_path, fails):
     assert "cannot write the run folder" in fails(words(world, tmp_path / "run"), 2)
 
 
+@pytest.mark.parametrize("place", ["sft", "sft/state"])
+def test_a_file_in_the_place_of_a_folder(world, tmp_path, fails, place):
+    run = shutil.copytree(world / "run", tmp_path / "run")
+    (run / place).parent.mkdir(exist_ok=True)
+    (run / place).write_text("mine")
+    assert "a file stands where a folder belongs" in fails(words(world, run, "sft.max_steps=1"), 2)
+
+
+def test_a_folder_in_the_place_of_the_page(world, tmp_path, fails):
+    run = shutil.copytree(world / "run", tmp_path / "run")
+    (run / "report.html").mkdir()
+    line = fails(["report", str(run)], 2)
+    assert f"a folder stands where a file belongs: {run / 'report.html'}; move it away" in line
+
+
 @pytest.fixture
 def damaged(interrupted, tmp_path):
     """Damages the newest state of a copy of the interrupted run; returns the run and the state."""
