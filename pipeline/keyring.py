@@ -63,7 +63,10 @@ class Keyring:
             BadInput: one of them cannot be read.
         """
         if self.pinned:
-            return frozenset(read_public(source.strip()) for source in self.pinned.split(","))
+            sources = [source.strip() for source in self.pinned.split(",")]
+            if "" in sources:
+                raise BadInput(f"trusted_keys are public keys with commas between, not {self.pinned!r}")
+            return frozenset(read_public(source) for source in sources)
         return frozenset([name_of(read_private(self.private))] if self.private.exists() else [])
 
 

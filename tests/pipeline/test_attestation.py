@@ -442,6 +442,7 @@ def test_keys_that_are_pinned(run, say, refused, tmp_path, monkeypatch):
     before = load(run / "base" / "gate")
     code, _, line = say(*words)
     assert code == 2 and "is not among trusted_keys" in line and load(run / "base" / "gate") == before
+    assert "trusted_keys are public keys with commas between" in say(*words[:-1], f"trusted_keys={name},")[2]
     # Signed with that key it counts; the environment can say so, too.
     assert say(*words, f"signing_key={tmp_path / 'gates.pem'}")[0] == 0
     monkeypatch.setenv("THEODOLITE_SIGNING_KEY", str(tmp_path / "gates.pem"))
