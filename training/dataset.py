@@ -1,6 +1,7 @@
 """Rows from JSONL, Parquet or the hub; a bad row is named by file and line, never dropped silently."""
 
 import json
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ def read_rows(
         BadInput: when nothing is there, a line is not a JSON object, or there are no rows.
     """
     path = Path(source)
+    if not str(source).strip():
+        raise BadInput(f"a data set is a .jsonl or .parquet file or the name of one on the hub, not {source!r}")
     if path.suffix in (".jsonl", ".json"):
         rows = _read_jsonl(path, on_bad_row, warn)
     elif path.suffix == ".parquet" or not path.suffix:
@@ -94,6 +97,7 @@ def _object(line: str) -> dict[str, Any]:
 def _read_with_datasets(path: Path, name: str, split: str) -> list[Row]:
     import datasets
 
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # a line for each try; what came of it is said here
     try:
         if path.suffix == ".parquet":
             if not path.exists():

@@ -1,4 +1,5 @@
 import json
+import logging
 
 import datasets
 import numpy as np
@@ -76,6 +77,24 @@ def test_a_file_without_rows_is_refused(lines, content, message):
 def test_a_missing_file_is_named(tmp_path, name):
     with pytest.raises(BadInput, match=f"{name} does not exist"):
         read_rows(tmp_path / name)
+
+
+def test_a_data_set_without_a_name_is_refused():
+    with pytest.raises(BadInput, match="or the name of one on the hub, not ''"):
+        read_rows("")
+
+
+def test_what_is_nowhere_is_told_in_one_error(monkeypatch, caplog):
+    """The hub's client logs each of its tries, for half a minute."""
+
+    def unreachable(*_, **__):
+        logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 8s [Retry 5/5].")
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    with pytest.raises(BadInput, match="some/name can be read neither from this machine nor from the hub: no network"):
+        read_rows("some/name")
+    assert not caplog.records
 
 
 def test_a_folder_and_an_unknown_kind_are_refused(tmp_path):
