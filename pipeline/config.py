@@ -94,8 +94,11 @@ class RunConfig:
         """Resolves the profiles once, so that a wrong name is found before any work.
 
         Raises:
-            BadInput: an unknown profile or scorer.
+            BadInput: an unknown profile or scorer, or no name where a folder's is wanted.
         """
+        for name in ("out", "base"):  # "" would be the folder that the command is started in
+            if not getattr(self, name).strip():
+                raise BadInput(f"{name} is the name of a folder, not {getattr(self, name)!r}")
         _ = self.gate_policy, self.reward_gate_policy
         understood(self.scorer)
 

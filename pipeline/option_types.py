@@ -56,6 +56,8 @@ def describe_type(kind: Any) -> str:
         return f"a list of {parts[0]} each, like [A, B]" if len(set(parts)) == 1 else f"a list of {', '.join(parts)}"
     if origin in (dict, Mapping):
         return "a mapping, like {name: value}"
+    if group_of(kind) is not None:
+        return "a group of options"
     return getattr(kind, "__name__", str(kind))
 
 

@@ -104,6 +104,8 @@ class Pipeline(GatedRun):
         """
         folder = self.folder.stage(stage)
         if not self.checkpoint(stage).exists():
+            if stage == "base":
+                raise BadInput(f"there is no base model in {self.checkpoint(stage)}; give its folder as base=FOLDER")
             raise BadInput(f"there is no checkpoint of {stage} to gate; train it first")
         for parent in DEMANDS.get(stage, ()):
             self.signed(parent)

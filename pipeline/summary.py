@@ -77,7 +77,7 @@ def is_current(pipeline: Pipeline) -> bool:
         written = json.loads(pipeline.folder.summary.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    events = ledger.verify(pipeline.folder.ledger)
+    events = ledger.verify(pipeline.folder.ledger) if pipeline.folder.ledger.exists() else []
     return isinstance(written, dict) and bool(events) and written.get("ledger_head") == events[-1]["hash"]
 
 

@@ -21,8 +21,10 @@ def _train(config: Stage, stage: str) -> None:
 
 
 def _evaluate(config: Stage, stage: str) -> None:
+    from pipeline.run_folder import RunFolder
     from pipeline.session import open_run
 
+    RunFolder.open(config.out)  # a folder that is not there has nothing to measure, and is not to be made
     with open_run(config) as pipeline:
         figures = pipeline.evaluate(stage)
         for line in _lines(figures):

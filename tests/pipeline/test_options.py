@@ -142,6 +142,7 @@ def test_one_bare_argument_sets_the_positional_field(tmp_path: Path) -> None:
         (["out=a", "spare.steps=x"], "option spare.steps wants a whole number, was given 'x'"),
         (["out=a", "sizes=[a]"], "option sizes wants a list of a whole number each, like [A, B], was given '[a]'"),
         (["out=a", "ppo=5"], "option ppo is a group of options, not '5'; set one of them, like ppo.kl_coef=VALUE"),
+        (["out=a", "ppo=null"], "option ppo wants a group of options, was given null"),
         (["out=a", "--seed"], "option --seed needs a value, for example --seed=VALUE"),
         (["out=a", "stray"], "did not understand 'stray': write options as name=value, --name=value or --name value"),
         (["seed=1"], "missing required option out; give it as out=VALUE"),

@@ -156,6 +156,7 @@ def test_pairs_on_which_no_gate_can_measure(command, run, world, tmp_path):
         (("sft", "train", "reward_gate=nonsense"), "reward_gate is one of"),
         (("sft", "train", "scorer=nonsense"), "scorer is lexical, calibrated"),
         (("safety", "gate", "stage=reward"), "there is no checkpoint of reward to gate"),
+        (("safety", "gate", "stage=base", "base=nowhere"), "there is no base model in nowhere; give its folder as"),
         (("safety", "gate", "stage=nowhere"), "stage"),
         (("ppo", "evaluate"), "unknown command"),
     ],
@@ -170,12 +171,27 @@ def test_bad_input(command, run, words, reason):
     ("words", "reason"),
     [
         (["--until=nowhere"], "option until wants one of base, sft, reward, ppo, was given 'nowhere'"),
+        (["base="], "base is the name of a folder, not ''"),
         (["--from=ppo", "--until=sft"], "no stage from ppo until sft: the order of stages is base, sft, reward, ppo"),
     ],
 )
 def test_a_part_of_a_run_that_there_is_not(command, tmp_path, words, reason):
     code, line = command("run", *words, out=tmp_path / "new")
     assert code == 2 and reason in line and not (tmp_path / "new").exists()
+
+
+def test_nothing_is_written_where_the_command_was_started(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command("run", out="") == (2, "theodolite: out is the name of a folder, not '' (theodolite run --help)")
+    code, line = command("reward", "evaluate", out="new")
+    assert code == 2 and "there is no run folder new" in line and not list(tmp_path.iterdir())
+
+
+def test_a_summary_without_a_ledger_is_of_no_finished_run(command, run):
+    (run / "ledger.jsonl").unlink()
+    (run / "summary.json").write_text('{"ledger_head": ""}')
+    assert command("run", "--until=base", out=run)[0] == 0
+    assert [event["event"] for event in ledger.verify(run / "ledger.jsonl")] == ["opened", "base gated"]
 
 
 def test_two_commands_at_once(command, run):
