@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from base_model.extras import extra
-from base_model.images import load_image
+from base_model.images import array_of, load_image
 from base_model.paths import inside
 from training.errors import BadInput
 
@@ -83,6 +83,8 @@ def sample(shown: Float[np.ndarray, " frames"], *, rate: float, max_frames: int)
 
 def _from_array(array: Any, fps: Any, rate: float, max_frames: int) -> Clip:
     wanted = "a clip given as an array is uint8 [frames, height, width, 3]"
+    if isinstance(array, list):
+        array = array_of(array, "a clip")
     if not isinstance(array, np.ndarray):
         raise BadInput(f"{wanted}, not {type(array).__name__}")
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3 or not array.size:

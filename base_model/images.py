@@ -25,6 +25,8 @@ def load_image(value: Any, folder: Path) -> UInt8[np.ndarray, "H W 3"]:
     Raises:
         BadInput: when the file is missing, outside `folder`, truncated, none of FORMATS, or above MAX_PIXELS.
     """
+    if isinstance(value, list):
+        value = array_of(value, "an image")
     if isinstance(value, np.ndarray):
         if value.dtype != np.uint8 or value.ndim != 3 or value.shape[2] != 3 or not value.size:
             raise BadInput(f"an image array is uint8 [height, width, 3], not {value.dtype} {list(value.shape)}")
@@ -38,6 +40,20 @@ def load_image(value: Any, folder: Path) -> UInt8[np.ndarray, "H W 3"]:
     if isinstance(value, bytes):
         return _decode(value, "an image given as bytes")
     raise BadInput(f"an image is a path, bytes or an array, not {type(value).__name__}")
+
+
+def array_of(numbers: list[Any], name: str) -> np.ndarray:
+    """The array that lists in lists stand for, as files give it back; uint8 if its numbers are whole and fit.
+
+    Raises:
+        BadInput: when the lists are not of equal length.
+    """
+    try:
+        array = np.asarray(numbers)
+    except (ValueError, OverflowError) as error:
+        raise BadInput(f"{name} given as lists of numbers cannot be read: {error}") from error
+    fits = array.dtype.kind == "i" and array.size and array.min() >= 0 and array.max() <= 255
+    return array.astype(np.uint8) if fits else array
 
 
 @lru_cache(maxsize=8192)  # data sets ask several questions about one picture

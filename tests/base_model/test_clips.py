@@ -62,6 +62,7 @@ def test_every_way_to_give_a_clip(folder, three_seconds):
         {"bytes": three_seconds, "path": None},
         {"bytes": None, "path": "clips/a.mp4"},
         {"array": frames, "fps": 10},
+        {"array": frames.tolist(), "fps": 10},  # as it comes back from a file
     ]
     for value in given:
         clip = load_clip(value, folder)
@@ -150,6 +151,7 @@ BLACK = np.zeros((2, 4, 4, 3), np.uint8)
         ({"array": BLACK.astype(float), "fps": 2}, "not float64"),
         ({"array": BLACK[:0], "fps": 2}, r"not uint8 \[0, 4, 4, 3\]"),
         ({"array": "frames", "fps": 2}, "not str"),
+        ({"array": [[1], [1, 2]], "fps": 2}, "given as lists of numbers cannot be read"),
         (b"#EXTM3U\n#EXTINF:1,\n/etc/hostname\n", "cannot be decoded: Invalid data"),
         (b"ffconcat version 1.0\nfile /etc/hostname\n", "cannot be decoded: Invalid argument"),
     ],

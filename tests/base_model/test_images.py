@@ -33,6 +33,7 @@ def test_every_way_to_give_a_picture(folder, picture):
         Image.fromarray(picture()),
         {"bytes": content, "path": None},
         {"bytes": None, "path": "images/a.png"},
+        picture().tolist(),  # as an array comes back from a file
     ]
     for value in given:
         np.testing.assert_array_equal(load_image(value, folder), picture())
@@ -81,6 +82,11 @@ def test_a_link_out_of_the_folder_is_refused(folder):
         ({"bytes": None, "path": None}, "not NoneType"),
         (np.zeros((4, 4), np.uint8), r"uint8 \[4, 4\]"),
         (np.zeros((4, 4, 3), np.float32), "float32"),
+        (np.full((4, 4, 3), 256).tolist(), r"not int64 \[4, 4, 3\]"),
+        (np.full((4, 4, 3), -1).tolist(), "int64"),
+        ([[[0, 0, 0]], [[0, 0]]], "given as lists of numbers cannot be read"),
+        ([], "float64"),
+        ([{"bytes": b""}], "object"),
     ],
 )
 def test_what_is_no_picture_is_refused(folder, value, message):
