@@ -103,8 +103,12 @@ def _read_with_datasets(path: Path, name: str, split: str) -> list[Row]:
             if not path.exists():
                 raise BadInput(f"the data file {path} does not exist")
             data = datasets.Dataset.from_parquet(str(path))
+            # A damaged picture is one bad row, and a path starts at the file's folder and nowhere else.
+            _leave_encoded(data.info.features, datasets.Image)
         else:
             data = datasets.load_dataset(name, split=split)
+        # `datasets` would decode these with torch.
+        _leave_encoded(data.info.features, datasets.Audio | datasets.Video)
         # Arrow looks at the text, and `datasets` decodes the pictures, only as rows are taken.
         rows = list(cast(Iterator[Mapping[str, Any]], iter(data)))
     except BadInput:
@@ -113,6 +117,17 @@ def _read_with_datasets(path: Path, name: str, split: str) -> list[Row]:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BadInput(f"{name} can be read neither from this machine nor from the hub: {reason}") from error
     return [Row(values, f"{name}:{number}", path.parent) for number, values in enumerate(rows, 1)]
+
+
+def _leave_encoded(features: Any, kinds: Any) -> None:
+    """Has media of these kinds given back as they are stored, `{"bytes", "path"}`, however deep they lie."""
+    if isinstance(features, kinds):
+        features.decode = False
+    elif isinstance(features, Mapping):
+        for feature in features.values():
+            _leave_encoded(feature, kinds)
+    elif (feature := getattr(features, "feature", None)) is not None:  # of a list
+        _leave_encoded(feature, kinds)
 
 
 def convert_rows(

@@ -3,6 +3,8 @@ import logging
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -113,6 +115,21 @@ def test_parquet_is_read_through_datasets(tmp_path, monkeypatch):
     rows = read_rows(path)
     assert [row.values["messages"] for row in rows] == [messages, messages[:1]]
     assert rows[1].place == f"{path}:2" and rows[1].folder == tmp_path
+
+
+def test_media_that_a_parquet_declares_are_left_to_whoever_reads_the_rows(tmp_path, monkeypatch):
+    """As data sets of pictures, sounds and clips lie on the hub; one that is damaged is one bad row."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    names = ("image", "audio", "video")
+    stored = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    message = pa.struct([("content", pa.list_(pa.struct([(name, stored) for name in names])))])
+    held = {"bytes": b"damaged", "path": "a.bin"}
+    rows = [{"content": [dict.fromkeys(names, held), dict.fromkeys(names)]}]
+    declared = {"content": [{name: {"_type": name.capitalize()} for name in names}]}
+    metadata = {"huggingface": json.dumps({"info": {"features": {"messages": [declared]}}})}
+    schema = pa.schema([("messages", pa.list_(message))], metadata=metadata)
+    pq.write_table(pa.table({"messages": [rows]}, schema=schema), tmp_path / "rows.parquet")
+    assert [row.values for row in read_rows(tmp_path / "rows.parquet")] == [{"messages": rows}]
 
 
 def test_a_damaged_parquet_is_refused(tmp_path, monkeypatch):
