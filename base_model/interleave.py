@@ -138,8 +138,14 @@ def _places(kind: str, soft_tokens: int, tokenizer: Tokenizer) -> list[int]:
     return [begin, *[tokenizer.control(f"<{kind}_soft_token>")] * soft_tokens, end]
 
 
-def truncate(example: Example, length: int, tokenizer: Tokenizer) -> Example:
+def truncate(example: Example, length: int, tokenizer: Tokenizer, option: str) -> Example:
     """The first `length` tokens, if every medium ends within them.
+
+    Args:
+        example: what to cut.
+        length: tokens that are left at most.
+        tokenizer: knows the tokens of media.
+        option: what sets the length, for the message.
 
     Raises:
         BadInput: when a medium would be cut or lost.
@@ -148,8 +154,8 @@ def truncate(example: Example, length: int, tokenizer: Tokenizer) -> Example:
         return example
     # A medium has its closing bracket behind it: where none is cut off, no medium is touched.
     if np.isin(example.tokens[length:], tokenizer.media).any():
-        given = f"cutting a row of {len(example)} tokens to {length}"
-        raise BadInput(f"{given} would cut a picture, a clip or a sound; raise max_length")
+        given = f"cutting a row of {len(example)} tokens to {option} ({length})"
+        raise BadInput(f"{given} would cut a picture, a clip or a sound; raise it or shorten the row")
     return replace(example, tokens=example.tokens[:length], learn=example.learn[:length])
 
 

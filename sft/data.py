@@ -30,7 +30,8 @@ def sft_examples(
         BadInput: with the place of the first row that has neither form, whose picture would be cut, that has too many
             pictures or nothing to learn.
     """
-    length = min(config.max_length, model.config.max_context)
+    context = model.config.max_context
+    length, option = min((config.max_length, "max_length"), (context, "the model's context"), key=lambda most: most[0])
 
     def convert(row: Row) -> Example:
         values = row.values
@@ -43,10 +44,10 @@ def sft_examples(
             given = ", ".join(values) or "nothing"
             raise BadInput(f"a row needs `messages`, or `prompt` and `completion`; this one has {given}")
         segments = messages_to_segments(messages, model.tokenizer, folder=row.folder, loss_on=loss_on)
-        example = truncate(interleave(segments, model.tokenizer, model.config), length, model.tokenizer)
+        example = truncate(interleave(segments, model.tokenizer, model.config), length, model.tokenizer, option)
         require_slots([example.media], slots)
         if not example.learn.any():
-            raise BadInput("a row has no assistant message to learn from within max_length")
+            raise BadInput(f"a row has no assistant message to learn from within {option} ({length})")
         return example
 
     return convert_rows(rows, convert, on_bad_row=config.on_bad_row)

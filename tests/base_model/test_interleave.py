@@ -139,7 +139,7 @@ def test_a_picture_that_is_far_from_square_may_be_followed_by_crops(lay_out, con
     for length in range(len(example)):
         if length <= last:
             with pytest.raises(BadInput, match="would cut a picture"):
-                truncate(example, length, tokenizer)
+                truncate(example, length, tokenizer, "max_length")
     for picture, same in ((wide, blank), (wide[:, :11], cropping)):  # not asked for, and not far from square
         assert len(lay_out(part("image", picture), config=same).media.images) == 1
     # Whatever is learned, the words about crops are learned with the turn that they stand in.
@@ -151,10 +151,10 @@ def test_a_cut_keeps_every_medium_whole_or_refuses(lay_out, tokenizer, picture):
     last = int(np.flatnonzero(np.isin(example.tokens, tokenizer.media)).max())
     for length in range(1, len(example) + 1):
         if length <= last:
-            with pytest.raises(BadInput, match=f"to {length} would cut a picture, a clip or a sound; raise max_"):
-                truncate(example, length, tokenizer)
+            with pytest.raises(BadInput, match=rf"to max_length \({length}\) would cut a picture, a clip or a sound; raise"):
+                truncate(example, length, tokenizer, "max_length")
         else:
-            kept = truncate(example, length, tokenizer)
+            kept = truncate(example, length, tokenizer, "max_length")
             assert len(kept) == length and kept.media is example.media
 
 

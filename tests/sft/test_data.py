@@ -62,10 +62,11 @@ def test_long_text_is_cut_and_a_picture_never_is(tiny_model, picture):
     rows = as_rows(
         [{"messages": [turn("hello"), reply("fine"), turn(long, []), turn("this", [picture(1)]), reply("a")]}]
     )
-    with pytest.raises(BadInput, match=r"^rows:1: .*would cut a picture, a clip or a sound; raise max_length"):
-        sft_examples(rows, tiny_model, SFTConfig(max_length=64))
+    for given, limit in ((64, r"max_length \(64\)"), (500, r"the model's context \(96\)")):
+        with pytest.raises(BadInput, match=rf"^rows:1: .* to {limit} would cut a picture, a clip or a sound; raise it"):
+            sft_examples(rows, tiny_model, SFTConfig(max_length=given))
     rows = as_rows([{"messages": [turn(long), reply("fine")]}])
-    with pytest.raises(BadInput, match=r"^rows:1: .*no assistant message to learn from within max_length"):
+    with pytest.raises(BadInput, match=r"^rows:1: .*no assistant message to learn from within max_length \(64\)"):
         sft_examples(rows, tiny_model, SFTConfig(max_length=64))
 
 
