@@ -1,10 +1,10 @@
 """Segments of text and media to one token sequence with places for soft tokens."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -157,6 +157,25 @@ def truncate(example: Example, length: int, tokenizer: Tokenizer, option: str) -
         given = f"cutting a row of {len(example)} tokens to {option} ({length})"
         raise BadInput(f"{given} would cut a picture, a clip or a sound; raise it or shorten the row")
     return replace(example, tokens=example.tokens[:length], learn=example.learn[:length])
+
+
+# Where data sets keep media that their messages only hint at, or do not.
+COLUMNS = ("image", "images", "audio", "audios", "video", "videos")
+
+
+def require_read(values: Mapping[str, Any], examples: Sequence[Example], tokenizer: Tokenizer) -> None:
+    """Says when a row has media in a column of its own, where nothing reads them, and none in its messages.
+
+    Raises:
+        BadInput: naming the column.
+    """
+    given = {name: value for name in COLUMNS if (value := values.get(name)) is not None}
+    found = [name for name, value in given.items() if not isinstance(value, Sized) or len(value)]
+    if found and not any(np.isin(example.tokens, tokenizer.media).any() for example in examples):
+        part = '{"type": "image", "image": ...}'
+        raise BadInput(
+            f"a row has `{found[0]}` beside its messages, where no medium is read: put it into them, as a part {part}"
+        )
 
 
 def require_fits(example: Example, length: int, option: str) -> Example:

@@ -17,7 +17,7 @@ from base_model.chat import messages_to_segments, parts
 from base_model.checkpoint import LanguageModel, build, logical_axes, split, structure_of
 from base_model.config import ModelConfig
 from base_model.growth import grown
-from base_model.interleave import Example, digest, interleave, require_fits
+from base_model.interleave import Example, digest, interleave, require_fits, require_read
 from base_model.likelihood import cross_entropy, held_out
 from base_model.media import Media, count, room
 from base_model.pretrain_config import PretrainConfig
@@ -46,6 +46,7 @@ def _read(
     def convert(row: Row) -> tuple[Row, list[Example]]:
         segments = messages_to_segments(row.values.get("messages", ()), tokenizer, folder=row.folder, loss_on="all")
         example = interleave(segments, tokenizer, config)
+        require_read(row.values, [example], tokenizer)
         # Brackets stand around pictures that are drawn, too, which no piece may have half of.
         if len(example) <= max_length or np.isin(example.tokens, tokenizer.media).any():
             return row, [require_fits(example, max_length, "max_length")]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from base_model.chat import messages_to_segments
 from base_model.checkpoint import LanguageModel
-from base_model.interleave import Example, interleave, require_fits
+from base_model.interleave import Example, interleave, require_fits, require_read
 from training.dataset import Row, convert_rows
 from training.errors import BadInput
 
@@ -24,6 +24,8 @@ def prompt_examples(
             raise BadInput(f"a row needs a `prompt`; this one has {', '.join(row.values) or 'nothing'}")
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         segments = messages_to_segments(messages, model.tokenizer, folder=row.folder, ending="reply")
-        return require_fits(interleave(segments, model.tokenizer, model.config), max_length, "max_prompt_length")
+        example = interleave(segments, model.tokenizer, model.config)
+        require_read(row.values, [example], model.tokenizer)
+        return require_fits(example, max_length, "max_prompt_length")
 
     return convert_rows(rows, convert, on_bad_row=on_bad_row)

@@ -7,7 +7,7 @@ from typing import Any
 
 from base_model.chat import messages_to_segments, reply_messages
 from base_model.checkpoint import LanguageModel
-from base_model.interleave import Example, interleave_all, kinds, require_fits, require_slots
+from base_model.interleave import Example, interleave_all, kinds, require_fits, require_read, require_slots
 from training.dataset import Row, convert_rows
 from training.errors import BadInput
 
@@ -69,6 +69,7 @@ def preference_pairs(
             for side in ("chosen", "rejected")
         ]
         chosen, rejected = interleave_all(texts, model.tokenizer, model.config)
+        require_read(row.values, [chosen, rejected], model.tokenizer)
         if len(chosen) + len(rejected) > max_length:
             raise BadInput(
                 f"a pair of {len(chosen)} and {len(rejected)} tokens does not fit in max_length ({max_length}); "

@@ -9,12 +9,12 @@ rows.
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from safety import real_toxicity
-from safety.prompt_media import Content, attachments, content_of, text_of
+from safety.prompt_media import WORDS, Content, attachments, content_of, text_of
 from safety.prompts import STRATA, GatePrompt, prompts_digest, require_text
 from training.errors import BadInput
 
@@ -182,8 +182,18 @@ def _parse(row: Any, number: int, source: str, stratum: str | None, folder: Path
 def _posed(row: dict[str, Any], folder: Path | None) -> tuple[dict[str, Any], Content]:
     """A row with the text of the turn that it has in parts, and that turn if it is more than its text."""
     value = row.get("prompt", row.get("messages"))
+    if found := [name for name in (*WORDS, *(f"{kind}s" for kind in WORDS)) if row.get(name)]:
+        raise BadInput(f"a gate prompt has its media in `prompt`, as parts of a turn, and this row has `{found[0]}`")
+    if "text" in row and _shows(value):
+        raise BadInput("this row has `text` and a turn with media; give the turn alone, whose text is in it")
     if "text" in row or not isinstance(value, list):
         return row, ()
     content = content_of(value, folder)
     rest = {key: row[key] for key in row.keys() - {"prompt", "messages"}}
     return rest | {"text": text_of(content)}, content if attachments(content) else ()
+
+
+def _shows(value: Any) -> bool:
+    """Whether a list of messages or of parts has a medium in it; what is wrong with it is not for here to say."""
+    parts = [part for part in value if isinstance(part, Mapping)] if isinstance(value, list) else []
+    return any(part.get("type") in list(WORDS) or _shows(part.get("content")) for part in parts)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from base_model.chat import messages_to_segments, reply_messages
 from base_model.checkpoint import LanguageModel
-from base_model.interleave import Example, interleave, require_slots, truncate
+from base_model.interleave import Example, interleave, require_read, require_slots, truncate
 from sft.config import SFTConfig
 from training.dataset import Row, convert_rows
 from training.errors import BadInput
@@ -44,7 +44,9 @@ def sft_examples(
             given = ", ".join(values) or "nothing"
             raise BadInput(f"a row needs `messages`, or `prompt` and `completion`; this one has {given}")
         segments = messages_to_segments(messages, model.tokenizer, folder=row.folder, loss_on=loss_on)
-        example = truncate(interleave(segments, model.tokenizer, model.config), length, model.tokenizer, option)
+        whole = interleave(segments, model.tokenizer, model.config)
+        require_read(values, [whole], model.tokenizer)
+        example = truncate(whole, length, model.tokenizer, option)
         require_slots([example.media], slots)
         if not example.learn.any():
             raise BadInput(f"a row has no assistant message to learn from within {option} ({length})")

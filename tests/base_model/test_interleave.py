@@ -151,7 +151,7 @@ def test_a_cut_keeps_every_medium_whole_or_refuses(lay_out, tokenizer, picture):
     last = int(np.flatnonzero(np.isin(example.tokens, tokenizer.media)).max())
     for length in range(1, len(example) + 1):
         if length <= last:
-            with pytest.raises(BadInput, match=rf"to max_length \({length}\) would cut a picture, a clip or a sound; raise"):
+            with pytest.raises(BadInput, match=rf"to max_length \({length}\) would cut a picture, a clip or a sound"):
                 truncate(example, length, tokenizer, "max_length")
         else:
             kept = truncate(example, length, tokenizer, "max_length")

@@ -125,6 +125,9 @@ def test_long_text_is_cut_into_pieces_and_pictures_are_not(data, tiny_model):
     pieces = pretraining_examples(rows[-1:], tiny_model.tokenizer, tiny_model.config, max_length=32)
     np.testing.assert_array_equal(np.concatenate([piece.tokens for piece in pieces]), whole.tokens)
     np.testing.assert_array_equal(np.concatenate([piece.learn for piece in pieces]), whole.learn)
+    beside = replace(rows[0], values=talk("what is said here", "yes") | {"videos": ["a.mp4"]})
+    with pytest.raises(BadInput, match="rows.jsonl:1: a row has `videos` beside its messages"):
+        pretraining_examples([beside], tiny_model.tokenizer, tiny_model.config, max_length=32)
     with pytest.raises(BadInput, match=r"rows.jsonl:1: a row of \d+ tokens does not fit in max_length \(12\)"):
         pretraining_examples(rows, tiny_model.tokenizer, tiny_model.config, max_length=12)
 

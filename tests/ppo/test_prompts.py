@@ -26,6 +26,7 @@ def test_a_string_is_a_users_turn_and_all_end_open(tiny_model, picture):
         ({"prompt": "the cat " * 60}, r"does not fit in max_prompt_length \(96\)"),
         ({"prompt": [3]}, "list of objects"),
         ({"prompt": [turn("look", ["none.png"])]}, "does not exist"),
+        ({"prompt": "what is this", "audio": {"bytes": b"RIFF"}}, "has `audio` beside its messages"),
     ],
 )
 def test_a_bad_row_is_named_by_its_place(tiny_model, bad, reason):

@@ -99,3 +99,11 @@ def test_a_bad_pair_is_named_by_its_place(tiny_model, bad, reason):
     with pytest.raises(BadInput, match=rf"^rows:2: .*{reason}"):
         preference_pairs(rows, tiny_model, max_length=96)
     assert len(preference_pairs(rows, tiny_model, max_length=96, on_bad_row="skip")) == 1
+
+
+def test_media_in_a_column_of_their_own_are_refused_and_not_left_out(tiny_model, picture):
+    row = {"prompt": "what colour", "chosen": "red", "rejected": "blue", "images": [picture(1)]}
+    with pytest.raises(BadInput, match="rows:1: a row has `images` beside its messages"):
+        preference_pairs(as_rows([row]), tiny_model, max_length=96)
+    kept = row | {"prompt": [turn("what colour", [picture(1)])]}
+    assert preference_pairs(as_rows([kept]), tiny_model, max_length=96)[0].modality == "image"

@@ -147,6 +147,13 @@ def test_further_sets(tmp_path):
         load_prompts(tmp_path / "red.txt")
     with pytest.raises(BadInput, match="non-empty"):
         load_prompts(write(tmp_path / "bad.jsonl", [{"goal": "x"}]), stratum="red")
+    # Whatever else a row may have there, nothing that belongs to its turn is left out.
+    shown = {"text": "two", "prompt": [{"role": "user", "content": [{"type": "image", "image": "a.png"}]}]}
+    for row, message in (({"prompt": "one", "images": ["a.png"]}, "has `images`"), (shown, "give the turn alone")):
+        with pytest.raises(BadInput, match=rf"beside\.jsonl, line 1: .*{message}"):
+            load_prompts(write(tmp_path / "beside.jsonl", [row]), stratum="red")
+    talk = {"text": "two", "messages": [{"role": "user", "content": "two"}], "image": None}
+    assert load_prompts(write(tmp_path / "talk.jsonl", [talk]), stratum="red").prompts[0].text == "two"
 
 
 def test_challenging(tmp_path):

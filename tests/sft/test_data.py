@@ -82,6 +82,8 @@ GOOD = {"messages": [turn("hello"), reply("fine")]}
         ({"messages": [{"role": "robot", "content": "hi"}]}, "role is one of"),
         ({"messages": [turn("look", ["none.png"]), reply("a")]}, r"none.png does not exist"),
         ({"messages": [turn("look", ["../up.png"]), reply("a")]}, "leads out of"),
+        ({"messages": [turn("look"), reply("a")], "images": ["a.png"]}, "has `images` beside its messages, where no"),
+        ({"prompt": "look", "completion": "a", "image": "a.png"}, "has `image` beside its messages"),
     ],
 )
 def test_a_bad_row_is_named_by_its_place(tiny_model, write_rows, capsys, bad, reason):
@@ -96,7 +98,7 @@ def test_a_bad_row_is_named_by_its_place(tiny_model, write_rows, capsys, bad, re
 def test_a_folder_of_pictures_stands_beside_the_rows(tiny_model, write_rows, picture):
     from PIL import Image
 
-    path = write_rows([{"messages": [turn("look", ["a.png"]), reply("red")]}])
+    path = write_rows([{"messages": [turn("look", ["a.png"]), reply("red")], "image": "a.png", "videos": []}])
     Image.fromarray(picture(3)).save(Path(path).parent / "a.png")
     example = sft_examples(read_rows(path), tiny_model, SFTConfig(max_length=96))[0]
     assert (example.media.images[0] == picture(3)).all()
