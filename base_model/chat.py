@@ -80,6 +80,18 @@ def parts(content: Any) -> list[Mapping[str, Any]]:
     raise BadInput(f"a message's content is a string or a list of parts, not {type(content).__name__}")
 
 
+def parts_of(values: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """All that is said and shown in a row's `messages`, part by part.
+
+    Raises:
+        BadInput: when they are no messages.
+    """
+    messages = values.get("messages")
+    if not isinstance(messages, Sequence) or not all(isinstance(message, Mapping) for message in messages):
+        raise BadInput('a row needs `messages`, a list of objects {"role": ..., "content": ...}')
+    return [part for message in messages for part in parts(message.get("content"))]
+
+
 def _part(
     part: Mapping[str, Any], tokenizer: Tokenizer, folder: Path, learn: bool, draws: bool, learn_all: bool
 ) -> Segment:

@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import UInt8
 
-from base_model.chat import parts
+from base_model.chat import parts_of
 from base_model.checkpoint import logical_axes
 from base_model.image_tokenizer import ImageTokenizer, build, split, structure_of
 from base_model.image_tokenizer_config import AutoencoderConfig, ImageTokenizerConfig
@@ -47,15 +47,15 @@ class Pictures:
         Raises:
             BadInput: with the place of a picture that cannot be read, or when there is none.
         """
-        found: dict[tuple[Path, str], tuple[np.ndarray, str]] = {}
+        found: dict[Any, tuple[np.ndarray, str]] = {}
 
         def take(row: Row) -> None:
-            for message in row.values.get("messages", ()):
-                for part in parts(message.get("content")):
-                    place = row.folder, str(part.get("image"))
-                    if part.get("type") == "image" and place not in found:
-                        picture = resize(load_image(part["image"], row.folder), size)
-                        found[place] = picture, str(row.values.get("source", ""))
+            for value in (part.get("image") for part in parts_of(row.values) if part.get("type") == "image"):
+                place = (row.folder, value) if isinstance(value, str) else None
+                if place not in found:
+                    picture = resize(load_image(value, row.folder), size)
+                    # What has no name is known by its pixels.
+                    found.setdefault(place or picture.tobytes(), (picture, str(row.values.get("source", ""))))
 
         convert_rows(rows, take)
         if not found:

@@ -4,7 +4,7 @@
 from its last saved state when the same command is given again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 
 from base_model import checkpoint
 from base_model.batch import Batch, pack
-from base_model.chat import messages_to_segments, parts
+from base_model.chat import messages_to_segments, parts, parts_of
 from base_model.checkpoint import LanguageModel, build, logical_axes, split, structure_of
 from base_model.config import ModelConfig
 from base_model.growth import grown
@@ -60,10 +60,7 @@ def train_tokenizer(data: Path, *, vocab_size: int, on_bad_row: str | None = Non
     """A tokenizer trained on all that is said in the conversations of a data set."""
 
     def said(row: Row) -> list[str]:
-        messages = row.values.get("messages")
-        if not isinstance(messages, Sequence) or not all(isinstance(message, Mapping) for message in messages):
-            raise BadInput('a row needs `messages`, a list of objects {"role": ..., "content": ...}')
-        found = [part.get("text") for message in messages for part in parts(message.get("content"))]
+        found = [part.get("text") for part in parts_of(row.values)]
         return [text for text in found if isinstance(text, str) and text]
 
     rows = convert_rows(read_rows(data, on_bad_row=on_bad_row), said, on_bad_row=on_bad_row)

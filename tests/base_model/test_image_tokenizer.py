@@ -4,7 +4,7 @@ import drawings
 import jax
 import numpy as np
 import pytest
-from tiny_world import Killed, killed_at
+from tiny_world import Killed, as_rows, killed_at, turn
 
 import base_model.image_tokenizer_training
 from base_model.image_tokenizer import ImageTokenizer
@@ -106,5 +106,14 @@ def test_pictures_of_rows_count_once_and_small_sources_as_often_more(write_rows,
     pictures = Pictures.read(read_rows(write_rows(rows)), 16)
     assert pictures.images.shape == (7, 16, 16, 3) and pictures.images[:, 0, 0, 0].tolist() == list(range(0, 210, 30))
     assert pictures.balanced().tolist() == [0, 1, 2, 3, 4, 5] + [6] * 6
+    noise = np.random.default_rng(0).integers(0, 256, (2, 40, 40, 3), dtype=np.uint8)
+    noise[:, :3], noise[:, -3:] = 0, 0  # alike where NumPy prints them
+    noise[:, :, :3], noise[:, :, -3:] = 0, 0
+    held = as_rows({"messages": [turn("hello", [picture])]} for picture in (*noise, noise[0].copy()))
+    assert len(Pictures.read(held, 16).images) == 2
+    shown = lambda **part: [{"role": "user", "content": [{"type": "image", **part}]}]  # noqa: E731
+    for messages in (None, ["hello"], [{"role": "user"}], shown(), shown(image=None), shown(image="none.png")):
+        with pytest.raises(BadInput, match="^rows:1: "):
+            Pictures.read(as_rows([{"messages": messages}]), 16)
     with pytest.raises(BadInput, match="no row shows a picture"):
         Pictures.read(read_rows(write_rows([{"messages": []}], "none.jsonl")), 16)
