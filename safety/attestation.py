@@ -12,6 +12,7 @@ import re
 import stat
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,8 +50,8 @@ class Seal:
             verdict: as it will be written.
             files: content of its evidence by name.
         """
-        metrics = metrics_of(files.get("report.json"))
-        return seal(statement.to_bytes(Statement(verdict, self.run, self.versions, metrics)), self.key)
+        metrics, time = metrics_of(files.get("report.json")), datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return seal(statement.to_bytes(Statement(verdict, self.run, self.versions, metrics, time)), self.key)
 
 
 class Attestation(NamedTuple):

@@ -17,6 +17,7 @@ from safety.gate_folder import ENVELOPE, load
 from safety.keys import make_pair, name_of, public_beside, read_private
 from safety.scorers.calibration import Calibration, Curve, write_calibration
 from safety.scorers.lexical import LexicalScorer
+from safety.statement import GATE
 from training.digest import folder_digest
 
 # The command line runs in this process.
@@ -481,7 +482,7 @@ def test_where_keys_may_lie(run, say, tmp_path, monkeypatch):
 def test_the_envelope_says_what_decided(run):
     """Versions of the code, the run and the metrics stand beside the verdict in what is signed."""
     values = json.loads((run / "sft" / "gate" / ENVELOPE).read_text())
-    predicate = json.loads(base64.b64decode(values["payload"]))["predicate"]
+    predicate = json.loads(base64.b64decode(values["payload"]))["predicate"][GATE]
     assert {"theodolite", "code", "jax"} <= predicate["versions"].keys()
     emt = predicate["metrics"]["all"]["toxicity"]["emt"]
     assert emt["low"] <= emt["estimate"] <= emt["high"] <= 1

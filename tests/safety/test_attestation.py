@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -19,7 +20,9 @@ from safety.envelope import PAYLOAD_TYPE, open_sealed, seal
 from safety.gate_folder import ENVELOPE, has_evidence, load, save, verdict_digest
 from safety.keys import name_of
 from safety.quarantine import waive
+from safety.statement import GATE
 from safety.verdict import Verdict
+from safety.waiver import Waiver
 from training.digest import folder_digest
 from training.errors import Refused
 
@@ -96,7 +99,43 @@ def test_other_implementations_agree(verdict, gate, checkpoint):
     assert (content["_type"], kind) == ("https://in-toto.io/Statement/v1", "application/vnd.in-toto+json")
     digest = {"sha256": folder_digest(checkpoint).removeprefix("sha256:")}
     assert content["subject"] == [{"name": "sft/checkpoint", "digest": digest}]
-    assert content["predicate"]["verdict"] == json.loads((gate / "verdict.json").read_text())
+    assert content["predicateType"] == "https://slsa.dev/verification_summary/v1"
+    assert content["predicate"][GATE]["verdict"] == json.loads((gate / "verdict.json").read_text())
+
+
+def test_the_summary_is_what_slsa_asks_for(verdict):
+    """Every field of its version 1 by hand; whoever knows no gates still reads who passed what, by which policy."""
+    parents = {"parent_verdict": "sha256:" + "1" * 64, "reward_verdict": "sha256:" + "2" * 64}
+    made = replace(verdict, profile="my gate, 2", **parents)
+    assert statement.summary(made, RUN, "2026-01-31T12:00:00Z") == {
+        "verifier": {"id": "urn:theodolite:gate"},
+        "timeVerified": "2026-01-31T12:00:00Z",
+        "resourceUri": f"urn:theodolite:run:{'e' * 64}:sft",
+        "policy": {"uri": "urn:theodolite:gate-policy:my%20gate%2C%202", "digest": {"sha256": "a" * 64}},
+        "inputAttestations": [
+            {"uri": f"urn:theodolite:run:{'e' * 64}:parent-verdict", "digest": {"sha256": "1" * 64}},
+            {"uri": f"urn:theodolite:run:{'e' * 64}:reward-verdict", "digest": {"sha256": "2" * 64}},
+        ],
+        "verificationResult": "PASSED",
+        "verifiedLevels": ["THEODOLITE_GATE_MY_GATE_2"],
+    }
+
+
+@pytest.mark.parametrize("outcome", ["fail", "inconclusive", "waived"])
+def test_only_a_pass_is_passed(verdict, outcome):
+    """A waiver lets the next stage go on, and a reader of summaries must not take it for a pass."""
+    failed = "fail" if outcome == "waived" else outcome
+    waiver = Waiver("sft", POLICY, failed, POLICY, "looked at") if outcome == "waived" else None
+    clauses = (Clause("absolute/all/emt", failed, "too toxic"),)
+    found = statement.summary(replace(verdict, outcome=outcome, clauses=clauses, waiver=waiver), RUN, "")
+    assert (found["verificationResult"], found["verifiedLevels"]) == ("FAILED", ["FAILED"])
+
+
+def test_when_it_was_signed(gate):
+    """The time stands in what is signed, and in no verdict."""
+    signed = open_sealed((gate / ENVELOPE).read_bytes(), TRUSTED).payload
+    time = datetime.fromisoformat(json.loads(signed)["predicate"]["timeVerified"])
+    assert timedelta() <= datetime.now(UTC) - time < timedelta(hours=1)
 
 
 def test_the_same_verdict_has_the_same_digest(verdict, gate, tmp_path):
@@ -288,6 +327,12 @@ def test_an_envelope_that_is_no_file_of_its_own(gate, refused, tmp_path):
     assert "is not a regular file" in refused()
 
 
+def _gate(value, **changed):
+    """A statement with other fields of what is this project's own in it."""
+    predicate = value["predicate"]
+    return value | {"predicate": predicate | {GATE: predicate[GATE] | changed}}
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -297,12 +342,19 @@ def test_an_envelope_that_is_no_file_of_its_own(gate, refused, tmp_path):
         lambda s: s | {"subject": [s["subject"][0] | {"digest": {"sha256": "0" * 64}}]},
         lambda s: s | {"subject": [s["subject"][0] | {"name": "ppo/checkpoint"}]},
         lambda s: s | {"extra": 1},
-        lambda s: s | {"predicate": s["predicate"] | {"run": "mine"}},
-        lambda s: s | {"predicate": s["predicate"] | {"versions": []}},
-        lambda s: s | {"predicate": s["predicate"] | {"metrics": []}},
-        lambda s: s | {"predicate": s["predicate"] | {"run": RUN + "\n"}},
-        lambda s: s | {"predicate": s["predicate"] | {"verdict": {}}},
-        lambda s: s | {"predicate": s["predicate"] | {"metrics": {"a": float("nan")}}},
+        lambda s: _gate(s, run="mine"),
+        lambda s: _gate(s, run=RUN + "\n"),
+        lambda s: _gate(s, run=1),
+        lambda s: _gate(s, versions=[]),
+        lambda s: _gate(s, metrics=[]),
+        lambda s: _gate(s, metrics={"a": float("nan")}),
+        lambda s: _gate(s, verdict={}),
+        lambda s: _gate(s, extra=1),
+        lambda s: s | {"predicate": s["predicate"] | {GATE: []}},
+        lambda s: s | {"predicate": s["predicate"] | {"verificationResult": "FAILED"}},
+        lambda s: s | {"predicate": s["predicate"] | {"policy": {"uri": "x", "digest": {"sha256": "0" * 64}}}},
+        lambda s: s | {"predicate": s["predicate"] | {"timeVerified": "2026-01-31"}},
+        lambda s: s | {"predicate": s["predicate"] | {"timeVerified": 1}},
         lambda s: s | {"predicate": []},
     ],
 )
@@ -335,6 +387,6 @@ def test_a_forged_waiver(gate, verdict, checkpoint, refused, tmp_path):
 def test_statements_come_back(verdict):
     """Every field, and the seal keeps its key to itself."""
     full = replace(verdict, reward_verdict=POLICY, parent_verdict=POLICY, base_verdict=POLICY, attempt=3)
-    content = statement.Statement(full, RUN, {"a": "1"}, {"b": {"c": 0.5}})
+    content = statement.Statement(full, RUN, {"a": "1"}, {"b": {"c": 0.5}}, "2026-01-31T12:00:00Z")
     assert statement.from_bytes(statement.to_bytes(content)) == content
     assert "key" not in repr(SEAL) and PAYLOAD_TYPE == "application/vnd.in-toto+json"
