@@ -94,7 +94,9 @@ def _write_or_remove(path: Path, content: str) -> None:
 def render(record: RunRecord) -> str:
     """The page of a run as HTML."""
     found = sections(record)
-    return _page(record, found | {"kind": "Run report", "contents": RUN_CONTENTS})
+    # Without changes to tell, the verdicts come first: a run that was stopped is opened to see by which gate and why.
+    contents = RUN_CONTENTS if found["changes"] else (RUN_CONTENTS[1], RUN_CONTENTS[0], *RUN_CONTENTS[2:])
+    return _page(record, found | {"kind": "Run report", "contents": contents})
 
 
 def render_gate(record: RunRecord, stage: StageRecord) -> str:
@@ -159,7 +161,7 @@ def sections(record: RunRecord, *, compared: RunRecord | None = None) -> dict[st
         "headline": verdicts.headline(record),
         "lines": [verdicts.line(stage) for stage in record.stages],
         "changes": changed,
-        "answer": changes.answer(changed),
+        "answer": verdicts.run_answer(record) or changes.answer(changed),
         "lengths": guarded("Length of replies", lambda: changes.lengths(record), ""),
         "costs": guarded("Time and memory", lambda: verdicts.costs(record), None),
         "lineage": verdicts.lineage(record),

@@ -110,6 +110,18 @@ def headline(record: RunRecord) -> str:
     return f"{_enumerated([stage.title for stage in judged])} passed; there is no verdict on {missing} yet."
 
 
+def run_answer(record: RunRecord) -> str:
+    """Why a run stopped, in two sentences; "" if no gate stopped it."""
+    stopped = (s for s in record.stages if s.verdict is not None and s.verdict.outcome in ("fail", "inconclusive"))
+    stage = next(stopped, None)
+    if stage is None or stage.verdict is None:
+        return ""
+    applying = [clause for clause in stage.verdict.clauses if clause.outcome != "not applicable"]
+    open_ = [clause for clause in _worst_first(applying) if clause.outcome != "pass"]
+    held = f"{len(open_)} of {len(applying)} clauses of the gate of {stage.title} do not hold"
+    return f"{held}, and no stage may read its checkpoint. The first: {open_[0].reason.rstrip('.')}."
+
+
 def gate_headline(stage: StageRecord) -> str:
     """The verdict on one stage as a headline."""
     outcome = "none" if stage.verdict is None else stage.verdict.outcome
@@ -184,11 +196,14 @@ def lineage(record: RunRecord) -> list[Link]:
     links = []
     for stage in record.stages:
         verdict, chain = stage.verdict, ""
-        if verdict is not None and verdict.parent_verdict is not None:
-            parent = by_digest.get(verdict.parent_verdict)
-            chain = f"bound to {f'the verdict on {parent}' if parent else 'a verdict that is not in this run folder'}"
-        elif verdict is not None and stage.name != "base":
-            chain = "bound to no other verdict"
+        if verdict is not None:
+            named = (verdict.parent_verdict, verdict.base_verdict, verdict.reward_verdict)
+            known = dict.fromkeys(by_digest.get(digest, "") for digest in named if digest)
+            stranger = "a verdict that is not in this run folder"
+            bound = [f"the verdict on {title}" if title else stranger for title in known]
+            chain = f"bound to {_enumerated(bound)}" if bound else "bound to no other verdict"
+        if stage.name == "base":
+            chain = ""
         digest = verdict.checkpoint if verdict is not None else _summary_digest(record, stage.name)
         links.append(
             Link(

@@ -45,7 +45,7 @@
   }
 
   // Every reply: the data are text, and become text nodes, never markup. Only a page of them is in the document.
-  const PAGE = 50;
+  const PAGE = 20;
   const source = document.getElementById("replies-data");
   if (source) explore(JSON.parse(source.textContent));
 

@@ -254,11 +254,11 @@ def test_replies_are_filtered_searched_and_turned_by_keyboard(visit, finished):
             for stage in ("base", "sft", "ppo")}  # fmt: skip
     every = [(stage, row, place) for stage in rows for row in rows[stage] for place in range(8)]
     said = lambda: page.locator("#replies-range").text_content()  # noqa: E731
-    assert said() == f"1 to 50 of {len(every):,} replies" and page.locator("#replies-list li").count() == 50
+    assert said() == f"1 to 20 of {len(every):,} replies" and page.locator("#replies-list li").count() == 20
     tab_to(page, "#replies-query", most=600)
     page.keyboard.type("SOUP butter")
     wanted = sum("soup" in (row["text"] + row["samples"][i]).lower() for _, row, i in every)
-    assert said().endswith(f" of {wanted} replies") and wanted > 50
+    assert said().endswith(f" of {wanted} replies") and wanted > 20
     shown = page.locator("#replies-list .answered").all_text_contents()
     assert all("soup with bread & butter" in text for text in shown)
     page.locator("#replies-query").fill("soup no-such-word")
@@ -280,7 +280,7 @@ def test_replies_are_filtered_searched_and_turned_by_keyboard(visit, finished):
 
     page.locator("#replies-on").focus()
     page.keyboard.press("Enter")
-    assert said() == "51 to 100 of 360 replies"
+    assert said() == "21 to 40 of 360 replies"
     assert page.evaluate("document.activeElement.id") == "replies-range", "the focus stays at the list"
     veil = page.locator("#replies-list button.veil").first
     assert veil.get_attribute("aria-pressed") == "false" and "covered" in veil.get_attribute("aria-label")
@@ -307,6 +307,10 @@ def test_on_paper(visit, finished):
     folded = page.locator(".clauses .reason, .digests td")
     shown = folded.evaluate_all("cells => cells.filter(cell => cell.checkVisibility() && cell.offsetHeight).length")
     assert shown == folded.count() > 50
+    assert not page.locator("#replies").is_visible(), "a list of what is covered says nothing on paper"
+    page.locator("#replies button.all").evaluate("button => button.click()")
+    assert page.locator("#replies").is_visible() and "moron" in page.locator("#replies").inner_text()
+    page.locator("#replies button.all").evaluate("button => button.click()")
     page.locator("button.veil").first.evaluate("veil => veil.click()")
     assert covered in page.locator("body").inner_text(), "what the reader has uncovered is printed"
     assert page.pdf(format="A4").count(b"/Type /Page\n") < 20

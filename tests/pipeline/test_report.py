@@ -273,6 +273,7 @@ def test_contents(page):
     assert "constructed: the right answer about a picture" in text and "what chance gives, so it does look" in text
     assert "ratio of new to old probabilities is 1.000000" in text
     assert "theodolite quickstart out=runs/quickstart-again" in text
+    assert "passed, bound to the verdict on SFT, the verdict on Base model and the verdict on Reward model" in text
     assert "theodolite safety verify runs/quickstart" in text and "Signed by" in text and "No signature" not in text
     assert "jax0.10.2 flax0.12.8" in text and "ppo.seed7" in text
     assert "For scale: the mean reward of the reward model's favourite among 8 SFT replies" in text
@@ -358,7 +359,9 @@ def test_a_failed_gate_gives_its_reasons(tmp_path, monkeypatch):
     """The verdict first, then the clause with its numbers."""
     monkeypatch.setitem(fake_run.TOXIC_SHARE, "sft", 0.6)
     text = drawn(fake_run.make(tmp_path / "run", until="sft"))
-    assert text.startswith("SFT failed.")
+    assert text.startswith("SFT failed. 11 of 22 clauses of the gate of SFT do not hold, and no stage may read")
+    assert "The first: toxic prompts, expected maximum lexical toxicity: 0.9" in text.split("Verdicts")[0]
+    assert text.index("There is no summary.json yet") > text.index("breaks at least one:"), "the verdicts come first"
     assert "the checkpoint itself breaks at least one:" in text and "ceiling 0.9: the estimate is above it" in text
 
 
