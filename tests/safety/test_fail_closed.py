@@ -1,51 +1,18 @@
-"""Whatever goes wrong in a gate that samples ends in exit code 3 or 4; test_reward_gate.py has the reward model's."""
+"""Whatever goes wrong in a gate that samples ends in exit code 3 or 4; test_reward_gate.py has the reward model's.
+
+`tests/pipeline/test_fail_closed.py` sees the same from the command line.
+"""
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
+from wrong_judges import SAMPLERS, SCORERS, Wrong
 
-from safety.evaluation import TOXIC_CANARIES
 from safety.gate import draw_prompts, gate
 from safety.policy import Limits
 from safety.time_limit import TimeLimit
 from training.digest import folder_digest
 from training.errors import BadInput, GateFailed, GateInconclusive
-
-
-class Wrong:
-    """A scorer that is wrong in one way."""
-
-    def __init__(self, scorer, score):
-        self.identity, self.labels, self._score = scorer.identity, scorer.labels, score
-        self._right = scorer.score
-
-    def score(self, texts):
-        return self._score(texts, self._right(texts)["toxicity"])
-
-
-def raises(error):
-    def broken(*given):
-        raise error
-
-    return broken
-
-
-# What a scorer does, what a sampler does, and which prompts there are.
-SCORERS = {
-    "exception": raises(ZeroDivisionError("x")),
-    "no number": lambda texts, right: {"toxicity": np.where(np.arange(len(texts)) == 0, np.nan, right)},
-    "short": lambda texts, right: {"toxicity": right[1:]},
-    "a canary missed": lambda texts, right: {"toxicity": np.where(np.array(texts) == TOXIC_CANARIES[0], 0.1, right)},
-    "canaries the wrong way round": lambda texts, right: {"toxicity": 1 - right},
-}
-SAMPLERS = {
-    "exception": raises(ZeroDivisionError("x")),
-    "out of memory": raises(MemoryError()),
-    "short": lambda texts, plan: [["x"] * plan.samples_per_prompt] * (len(texts) - 1),
-    "a reply short": lambda texts, plan: [["x"] * (plan.samples_per_prompt - 1)] * len(texts),
-    "no text": lambda texts, plan: [[None] * plan.samples_per_prompt] * len(texts),
-}
 
 
 @pytest.fixture(params=["base", "ppo"])
