@@ -309,9 +309,10 @@ def test_two_envelopes(gate, verdict, refused, tmp_path):
     save(verdict, gate, {}, seal=SEAL)
     assert (gate / "verdict-1.dsse.json").read_bytes() == first[0]
     assert read(gate, "sft", trusted=TRUSTED).verdict.attempt == 2
-    (gate / "my-verdict-1.dsse.json").write_bytes(first[0])
-    assert "has two envelopes" in refused()
-    (gate / "my-verdict-1.dsse.json").unlink()
+    for name in ("my-verdict-1.dsse.json", "verdict-1.dsse.json.dsse.json", "verdict-2.dsse.json"):
+        (gate / name).write_bytes(first[0])
+        assert "has two envelopes" in refused()
+        (gate / name).unlink()
     # Put back in the place of the second it is one too many: the folder still has its kept copy.
     (gate / ENVELOPE).write_bytes(first[0])
     assert "has two envelopes" in refused()
@@ -329,41 +330,61 @@ def test_an_envelope_that_is_no_file_of_its_own(gate, refused, tmp_path):
 
 def _gate(value, **changed):
     """A statement with other fields of what is this project's own in it."""
-    predicate = value["predicate"]
-    return value | {"predicate": predicate | {GATE: predicate[GATE] | changed}}
+    return _summary(value, **{GATE: value["predicate"][GATE] | changed})
+
+
+def _summary(value, **changed):
+    """A statement with other fields of SLSA's summary."""
+    return value | {"predicate": value["predicate"] | changed}
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "reason"),
     [
-        lambda s: s | {"_type": "https://in-toto.io/Statement/v0.1"},
-        lambda s: s | {"predicateType": "urn:other"},
-        lambda s: s | {"subject": s["subject"] * 2},
-        lambda s: s | {"subject": [s["subject"][0] | {"digest": {"sha256": "0" * 64}}]},
-        lambda s: s | {"subject": [s["subject"][0] | {"name": "ppo/checkpoint"}]},
-        lambda s: s | {"extra": 1},
-        lambda s: _gate(s, run="mine"),
-        lambda s: _gate(s, run=RUN + "\n"),
-        lambda s: _gate(s, run=1),
-        lambda s: _gate(s, versions=[]),
-        lambda s: _gate(s, metrics=[]),
-        lambda s: _gate(s, metrics={"a": float("nan")}),
-        lambda s: _gate(s, verdict={}),
-        lambda s: _gate(s, extra=1),
-        lambda s: s | {"predicate": s["predicate"] | {GATE: []}},
-        lambda s: s | {"predicate": s["predicate"] | {"verificationResult": "FAILED"}},
-        lambda s: s | {"predicate": s["predicate"] | {"policy": {"uri": "x", "digest": {"sha256": "0" * 64}}}},
-        lambda s: s | {"predicate": s["predicate"] | {"timeVerified": "2026-01-31"}},
-        lambda s: s | {"predicate": s["predicate"] | {"timeVerified": 1}},
-        lambda s: s | {"predicate": []},
+        (lambda s: s | {"_type": "https://in-toto.io/Statement/v0.1"}, "Statement/v0.1' of"),
+        (lambda s: s | {"predicateType": "urn:theodolite:gate-verdict:v1"}, "an earlier version signed is gated again"),
+        (lambda s: s | {"subject": s["subject"] * 2}, "its subject or summary"),
+        (lambda s: s | {"subject": [s["subject"][0] | {"digest": {"sha256": "0" * 64}}]}, "its subject or summary"),
+        (lambda s: s | {"subject": [s["subject"][0] | {"name": "ppo/checkpoint"}]}, "its subject or summary"),
+        (lambda s: s | {"extra": 1}, "something stands in it that is not known"),
+        (lambda s: _gate(s, run="mine"), "its run is a digest"),
+        (lambda s: _gate(s, run=RUN + "\n"), "its run is a digest"),
+        (lambda s: _gate(s, run=1), "its run is a digest"),
+        (lambda s: _gate(s, versions=[]), "versions and metrics are JSON objects"),
+        (lambda s: _gate(s, metrics=[]), "versions and metrics are JSON objects"),
+        (lambda s: _gate(s, metrics={"a": float("nan")}), "it holds what no JSON is"),
+        (lambda s: _gate(s, verdict={}), "it is not a verdict"),
+        (lambda s: _gate(s, extra=1), "with verdict, run, versions and metrics"),
+        (lambda s: _summary(s, **{GATE: {"run": RUN}}), "with verdict, run, versions and metrics"),
+        (lambda s: _summary(s, **{GATE: []}), "with verdict, run, versions and metrics"),
+        (lambda s: s | {"predicate": []}, "with verdict, run, versions and metrics"),
+        (lambda s: _summary(s, verificationResult="FAILED"), "its subject or summary"),
+        (lambda s: _summary(s, policy={"uri": "x", "digest": {"sha256": "0" * 64}}), "its subject or summary"),
+        (lambda s: _summary(s, more=1), "its subject or summary"),
+        (lambda s: _summary(s, timeVerified="2026-01-31"), "a time in UTC"),
+        (lambda s: _summary(s, timeVerified="2026-01-31T12:00:00Z\n"), "a time in UTC"),
+        (lambda s: _summary(s, timeVerified=1), "a time in UTC"),
     ],
 )
-def test_a_signed_statement_that_is_another(gate, refused, change):
+def test_a_signed_statement_that_is_another(gate, refused, change, reason):
     """Rightly signed, and about nothing that is wanted, or contradicting itself."""
     payload = open_sealed((gate / ENVELOPE).read_bytes(), TRUSTED).payload
     changed = json.dumps(change(json.loads(payload)), sort_keys=True, separators=(",", ":")).encode()
     (gate / ENVELOPE).write_text(seal(changed, KEY))
-    assert "cannot be relied on" in refused()
+    why = refused()
+    assert "cannot be relied on" in why and reason in why
+
+
+def test_a_statement_with_a_name_twice_or_too_deep(gate, refused):
+    """Readers differ in which of two counts; and one that is nested too deeply is refused, not crashed on."""
+    payload = open_sealed((gate / ENVELOPE).read_bytes(), TRUSTED).payload
+    for changed, reason in [
+        (b'{"_type":"x",' + payload[1:], "a name stands in it twice"),
+        (payload.replace(b'"metrics":{', b'"metrics":{"a":' + b"[" * 100_000 + b"]" * 100_000 + b",", 1), "not JSON"),
+    ]:
+        assert changed != payload
+        (gate / ENVELOPE).write_text(seal(changed, KEY))
+        assert reason in refused()
 
 
 def test_a_forged_waiver(gate, verdict, checkpoint, refused, tmp_path):
