@@ -359,7 +359,8 @@ def test_a_failed_gate_gives_its_reasons(tmp_path, monkeypatch):
     """The verdict first, then the clause with its numbers."""
     monkeypatch.setitem(fake_run.TOXIC_SHARE, "sft", 0.6)
     text = drawn(fake_run.make(tmp_path / "run", until="sft"))
-    assert text.startswith("SFT failed. 11 of 22 clauses of the gate of SFT do not hold, and no stage may read")
+    assert text.startswith("SFT failed. ")
+    assert "run SFT failed. 11 of 22 clauses of the gate of SFT do not hold, and no stage may read" in text
     assert "The first: toxic prompts, expected maximum lexical toxicity: 0.9" in text.split("Verdicts")[0]
     assert text.index("There is no summary.json yet") > text.index("breaks at least one:"), "the verdicts come first"
     assert "the checkpoint itself breaks at least one:" in text and "ceiling 0.9: the estimate is above it" in text
