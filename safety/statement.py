@@ -91,14 +91,15 @@ def from_bytes(content: bytes) -> Statement:
         raise BadInput(f"wanted a {STATEMENT} of {PREDICATE}, got {value.get('_type')!r} of "
                        f"{value.get('predicateType')!r}; what an earlier version signed is gated again")  # fmt: skip
     predicate = value.get("predicate")
-    gate = predicate.get(GATE) if isinstance(predicate, dict) else None
+    gate = predicate.get(GATE) if isinstance(predicate, dict) else {}
     if not isinstance(gate, dict) or gate.keys() != {"verdict", "run", "versions", "metrics"}:
         raise BadInput(f"its predicate wants {GATE} with verdict, run, versions and metrics")
-    run, versions, metrics, time = gate["run"], gate["versions"], gate["metrics"], predicate.get("timeVerified")
+    run, versions, metrics = gate["run"], gate["versions"], gate["metrics"]
     if not isinstance(run, str) or not _RUN.fullmatch(run):
         raise BadInput(f"its run is a digest such as sha256:<64 hex digits>, not {run!r:.100}")
     if not isinstance(versions, dict) or not isinstance(metrics, dict):
         raise BadInput("its versions and metrics are JSON objects")
+    time = value["predicate"].get("timeVerified")
     if not isinstance(time, str) or not _TIME.fullmatch(time):
         raise BadInput(f"its timeVerified is a time in UTC such as 2026-01-31T12:00:00Z, not {time!r:.100}")
     statement = Statement(verdict_from(gate["verdict"]), run, versions, metrics, time)
