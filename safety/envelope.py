@@ -61,7 +61,7 @@ def open_sealed(content: bytes, trusted: Collection[str] | None) -> Opened:
         if signature.keys() != {"keyid", "sig"}:
             raise BadInput("a signature has keyid and sig")
         payload, signed, key = _decoded(envelope["payload"]), _decoded(signature["sig"]), named(signature["keyid"])
-    except (BadInput, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (BadInput, ValueError, TypeError, KeyError, AttributeError) as error:
         raise Refused(f"it is no envelope: {error}") from error
     if trusted is not None and name_of(key) not in trusted:
         known = ", ".join(sorted(trusted)) or "none"

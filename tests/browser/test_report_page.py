@@ -282,6 +282,7 @@ def test_replies_are_filtered_searched_and_turned_by_keyboard(visit, finished):
     page.keyboard.press("Enter")
     assert said() == "21 to 40 of 360 replies"
     assert page.evaluate("document.activeElement.id") == "replies-range", "the focus stays at the list"
+    page.locator("#replies-order").select_option("score")
     veil = page.locator("#replies-list button.veil").first
     assert veil.get_attribute("aria-pressed") == "false" and "covered" in veil.get_attribute("aria-label")
     veil.click()

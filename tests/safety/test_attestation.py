@@ -24,7 +24,7 @@ from safety.statement import GATE
 from safety.verdict import Verdict
 from safety.waiver import Waiver
 from training.digest import folder_digest
-from training.errors import Refused
+from training.errors import BadInput, Refused
 
 RUN, POLICY = ("sha256:" + letter * 64 for letter in "ea")
 KEY, STRANGER = (Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32) for number in (1, 2))
@@ -283,6 +283,7 @@ def _respelt(text):
         (lambda v: _of(v | {"signatures": []}), "wanted one signature, got 0"),
         (lambda v: _of(v | {"signatures": v["signatures"] * 2}), "wanted one signature, got 2"),
         (lambda v: _of(v | {"signatures": 1}), "no envelope"),
+        (lambda v: _of(v | {"signatures": {"0": 1}}), "no envelope"),
         (lambda v: _of(v | {"signatures": [1]}), "no envelope"),
         (lambda v: _of(v | {"signatures": [_signature(v) | {"cert": ""}]}), "has keyid and sig"),
         (lambda v: _of(v | {"signatures": [_signature(v) | {"keyid": "me"}]}), "name of a key"),
@@ -387,6 +388,19 @@ def test_a_statement_with_a_name_twice_or_too_deep(gate, refused):
         assert reason in refused()
 
 
+def test_metrics_of_any_depth(verdict):
+    """Read as they were signed or refused in words, also where reading still works and writing again does not."""
+    content = statement.to_bytes(statement.Statement(verdict, RUN, {}, {"a": 0}, "2026-01-31T12:00:00Z"))
+    outcomes = set()
+    for depth in range(800, 1000):
+        nested = content.replace(b'{"a":0}', b'{"a":' * depth + b"0" + b"}" * depth)
+        try:
+            outcomes.add(statement.to_bytes(statement.from_bytes(nested)) == nested)
+        except BadInput:
+            outcomes.add("refused")
+    assert outcomes == {True, "refused"}
+
+
 def test_a_forged_waiver(gate, verdict, checkpoint, refused, tmp_path):
     """Written into a failed verdict by hand, with or without a signature of one's own; a real one is signed."""
     failed = replace(verdict, outcome="fail", clauses=(Clause("absolute/all/emt", "fail", "toxic"),), reasons=("no",))
@@ -410,4 +424,5 @@ def test_statements_come_back(verdict):
     full = replace(verdict, reward_verdict=POLICY, parent_verdict=POLICY, base_verdict=POLICY, attempt=3)
     content = statement.Statement(full, RUN, {"a": "1"}, {"b": {"c": 0.5}}, "2026-01-31T12:00:00Z")
     assert statement.from_bytes(statement.to_bytes(content)) == content
+    assert statement.metrics_of(None) == {}, "a gate that broke measured nothing"
     assert "key" not in repr(SEAL) and PAYLOAD_TYPE == "application/vnd.in-toto+json"
