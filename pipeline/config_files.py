@@ -76,7 +76,7 @@ def alignment() -> Run:
         reward=replace(Quickstart().reward, max_steps=200),
         ppo=replace(
             Quickstart().ppo, per_device_train_batch_size=64, total_episodes=7680, kl_coef=0.1, kl_budget=4.8,
-            ptx_coef=0.04, result_diversity=0.85, save_steps=8,
+            ptx_coef=0.04, result_diversity=0.85, save_steps=8, matmul_dtype="float32",
         ),
     )  # fmt: skip
 

@@ -3,7 +3,7 @@
 The critic of PPO is the same model read at every token.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,8 +17,9 @@ from base_model.batch import Batch, bucket, pack, require_media
 from base_model.checkpoint import HEAD_AXES, LanguageModel, build, logical_axes, structure_of
 from base_model.config import ModelConfig
 from base_model.interleave import Example
-from base_model.media import room
+from base_model.media import Media, count, room
 from base_model.towers import room_of_one
+from training.packing import first_fit
 
 
 def initial_params(model: LanguageModel, *, seed: int) -> Any:
@@ -53,27 +54,53 @@ def segment_scores(values: Float[Array, "B T"], segments: Int[Array, "B T"], cou
 
 
 @partial(jax.jit, static_argnums=0)
-def score_batch(structure: nnx.GraphDef, params: Any, batch: Batch) -> Float[Array, " B"]:
-    """The score of each row, which holds one text."""
-    return segment_scores(token_values(structure, params, batch), jnp.asarray(batch.segments), 1)[:, 0]
+def batch_values(structure: nnx.GraphDef, params: Any, batch: Batch) -> Float[Array, "B T"]:
+    """token_values, compiled."""
+    return token_values(structure, params, batch)
 
 
-def score(model: LanguageModel, examples: Sequence[Example], *, batch_size: int = 64) -> np.ndarray:
+# Rows of one shape for nearly all texts: each further shape would be compiled.
+WIDTH, PICTURES = 256, 4
+
+
+def score(model: LanguageModel, examples: Sequence[Example], *, batch_size: int = 16) -> np.ndarray:
     """Raw scores of texts, float64 [N] in the order given; padding and company change nothing beyond rounding.
+
+    Args:
+        model: a reward model.
+        examples: the texts. Several share a row, without seeing each other.
+        batch_size: rows at the same time; with 1 each text has a row of its own, as narrow as it can be.
 
     Raises:
         BadInput: when a medium of a text is missing.
     """
     require_media(examples, model.tokenizer.soft_tokens, model.config)
     structure = structure_of(model.config, model.tokenizer)
-    order = np.argsort([len(example) for example in examples], kind="stable")
+    longest, alone = max(map(len, examples), default=0), batch_size == 1
+    # A model that sees gets blank pictures even where there are none: else there would be a shape for that, too.
+    slots = lambda leaf: jax.ShapeDtypeStruct((1 if alone else PICTURES, *leaf.shape[1:]), leaf.dtype)  # noqa: E731
+    room_at_least = jax.tree.map(slots, room_of_one(model.config))
+    media = room([[example.media] for example in examples], at_least=room_at_least)
+    width = bucket(longest, 64 if alone else WIDTH)
     scores = np.zeros(len(examples))
-    # A model that sees gets a blank picture even where there is none: each further shape would be compiled.
-    media = room([[example.media] for example in examples], at_least=room_of_one(model.config))
-    for first in range(0, len(order), batch_size):
-        chosen = order[first : first + batch_size]
-        width = bucket(max(len(examples[i]) for i in chosen))
-        rows = [[examples[i]] for i in chosen] + [[]] * (batch_size - len(chosen))
-        batch = pack(rows, width, media)
-        scores[chosen] = np.asarray(score_batch(structure, model.params, batch))[: len(chosen)]
+    for rows in _rows(examples, width, media, batch_size):
+        batch = pack([[examples[i] for i in row] for row in rows], width, media)
+        values = np.asarray(batch_values(structure, model.params, batch))
+        for row, chosen in enumerate(rows):
+            ends = np.cumsum([len(examples[i]) for i in chosen], dtype=int) - 1
+            scores[chosen] = values[row, ends]
     return scores
+
+
+def _rows(examples: Sequence[Example], width: int, media: Media, batch_size: int) -> Iterator[list[list[int]]]:
+    """Which texts stand in the rows of each batch, the longest first; batches are filled up with empty rows."""
+    order = np.argsort([-len(example) for example in examples], kind="stable")
+    if batch_size == 1:
+        yield from ([[i]] for i in order)
+        return
+    slots = [0 if inputs is None else jax.tree.leaves(inputs)[0].shape[0] for inputs in media]
+    sizes = [(len(examples[i]), *count([examples[i].media])) for i in order]
+    rows = [[int(order[i]) for i in row] for row in first_fit(sizes, (width, *slots))] if sizes else []
+    for first in range(0, len(rows), batch_size):
+        chosen = rows[first : first + batch_size]
+        yield chosen + [[]] * (batch_size - len(chosen))

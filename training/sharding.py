@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from training.errors import BadInput
 
@@ -43,8 +43,11 @@ def make_mesh(data: int = 1, fsdp: int = -1, tensor: int = 1, devices: Sequence[
     return Mesh(np.array(devices).reshape(sizes), MESH_AXES, axis_types=(AxisType.Auto,) * 3)
 
 
-def named_sharding(mesh: Mesh, axes: Sequence[str | None]) -> NamedSharding:
-    """The sharding of an array whose axes have these logical names.
+def named_sharding(mesh: Mesh, axes: Sequence[str | None]) -> Sharding:
+    """The sharding of an array whose axes have these logical names; on a mesh of one device that of any array there.
+
+    A model that was trained there and one that was read from its folder then lie in the same way, or every program that
+    takes both would be compiled twice.
 
     Raises:
         BadInput: for a name that the table does not have.
@@ -53,12 +56,16 @@ def named_sharding(mesh: Mesh, axes: Sequence[str | None]) -> NamedSharding:
     if unknown:
         known = ", ".join(filter(None, RULES))
         raise BadInput(f"no sharding rule for the logical axis {unknown[0]!r}; known are {known}")
-    return NamedSharding(mesh, PartitionSpec(*(RULES[axis] for axis in axes)))
+    return _sharding(mesh, PartitionSpec(*(RULES[axis] for axis in axes)))
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh) -> Sharding:
     """The sharding of what every device holds whole."""
-    return NamedSharding(mesh, PartitionSpec())
+    return _sharding(mesh, PartitionSpec())
+
+
+def _sharding(mesh: Mesh, spec: PartitionSpec) -> Sharding:
+    return SingleDeviceSharding(mesh.devices.item()) if mesh.size == 1 else NamedSharding(mesh, spec)
 
 
 def parameter_shardings(mesh: Mesh, logical_axes: Any, params: Any) -> Any:

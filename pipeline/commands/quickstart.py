@@ -32,7 +32,7 @@ class Quickstart(Run):
         default_factory=lambda: PPOConfig(
             total_episodes=1280, learning_rate=5e-4, kl_coef=0.08, entropy_coef=0.02, response_length=24,
             num_ppo_epochs=1, num_mini_batches=2, max_prompt_length=64, per_device_train_batch_size=32,
-            on_bad_row="skip",
+            on_bad_row="skip", matmul_dtype="bfloat16",
         )
     )  # fmt: skip
 

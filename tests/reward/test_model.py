@@ -11,7 +11,7 @@ from tiny_world import TALK, one_layer, scalar
 
 from base_model.batch import pack, pad_left
 from reward.losses import bradley_terry_loss
-from reward.model import initial_params, score, score_batch, segment_scores
+from reward.model import batch_values, initial_params, score, segment_scores
 from reward.train import PairBatch, pair_loss
 from training.step import accumulate
 
@@ -56,7 +56,8 @@ def test_the_score_is_the_heads_output_at_the_last_token(model, small, examples,
 @pytest.mark.parametrize(("width", "side"), [(64, pack), (93, pack), (64, pad_left), (93, pad_left)])
 def test_padding_changes_no_score(model, small, examples, scores, width, side, room_for):
     rows = [[example] for example in examples] if side is pack else examples
-    found = score_batch(small, model.params, side(rows, width, room_for(3)))
+    batch = side(rows, width, room_for(3))
+    found = segment_scores(batch_values(small, model.params, batch), jnp.asarray(batch.segments), 1)[:, 0]
     np.testing.assert_allclose(found, scores, atol=TOLERANCE)
 
 

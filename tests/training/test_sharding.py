@@ -51,7 +51,7 @@ def test_the_table_names_axes_of_the_mesh_alone():
 
 
 def test_logical_axes_become_mesh_axes():
-    mesh = make_mesh()
+    mesh = make_mesh(devices=[jax.devices()[0]] * 8)
     assert named_sharding(mesh, ("embed", "mlp")).spec == PartitionSpec("fsdp", "tensor")
     assert named_sharding(mesh, ("batch",)).spec == PartitionSpec(("data", "fsdp"))
     assert named_sharding(mesh, (None, "embed")).spec == PartitionSpec(None, "fsdp")
@@ -60,13 +60,20 @@ def test_logical_axes_become_mesh_axes():
         named_sharding(mesh, ("depth",))
 
 
+def test_on_one_device_everything_lies_as_any_array_does():
+    """What was trained there and what was read from a folder are then the same to a compiled program."""
+    mesh = make_mesh(devices=jax.devices()[:1])
+    assert named_sharding(mesh, ("embed", "mlp")) == replicated(mesh) == jax.numpy.zeros(()).sharding
+    assert jax.device_put(np.zeros(2), replicated(mesh)).sharding == jax.numpy.zeros(()).sharding
+
+
 def test_every_parameter_of_a_decoder_has_a_sharding(structure, tiny_model):
     from flax import nnx
 
     from base_model.checkpoint import logical_axes
 
     axes = logical_axes(nnx.merge(structure, tiny_model.params))
-    shardings = parameter_shardings(make_mesh(), axes, tiny_model.params)
+    shardings = parameter_shardings(make_mesh(tensor=2, devices=[jax.devices()[0]] * 4), axes, tiny_model.params)
     assert jax.tree.structure(shardings) == jax.tree.structure(tiny_model.params)
     assert shardings["blocks"][0]["attention"]["query"].spec == PartitionSpec("fsdp", "tensor")
     assert shardings["blocks"][0]["mlp"]["down"].spec == PartitionSpec("tensor", "fsdp")
