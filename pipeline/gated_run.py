@@ -60,7 +60,7 @@ class GatedRun:
     def data(self) -> DataConfig:
         """The data files; those that are packaged are written into the run's folder first."""
         if PACKAGED in dataclasses.asdict(self.config.data).values():
-            write_packaged_data(self.folder.data)
+            write_packaged_data(self.folder.data, pretrained=True)
         return self.data_files()
 
     def data_files(self) -> DataConfig:

@@ -145,25 +145,26 @@ def gather(out: Path) -> Material:
     )
 
 
-def compose(material: Material, seed: int) -> dict[str, Rows]:
-    """The rows of all files by name, in their order."""
+def compose(material: Material, seed: int, *, pretrained: bool = False) -> dict[str, Rows]:
+    """The rows of all files by name, in their order; without those of pretraining for a model that had it."""
     known = prompts.texts_in(material.conversations["train"])
-    known |= {talk.key(turn.text) for turns in material.dialogues["train"] for turn in turns}
+    known |= {turn.key for turns in material.dialogues["train"] for turn in turns}
     known |= {talk.key(conversation.topic) for conversation in material.conversations["train"]}
     # One generator for each group, so that a change of one does not draw the others anew.
-    files = pretraining(material, np.random.default_rng([seed, 1]))
+    files = {} if pretrained else pretraining(material, np.random.default_rng([seed, 1]))
     files |= finetuning(material, np.random.default_rng([seed, 2]))
     files |= preferences(material, known, np.random.default_rng([seed, 3]))
     files |= prompting(material, known, np.random.default_rng([seed, 4]))
     return files
 
 
-def write_packaged_data(out: Path, *, seed: int = 0) -> dict:
+def write_packaged_data(out: Path, *, seed: int = 0, pretrained: bool = False) -> dict:
     """Writes all files below `out`, or keeps a finished folder of the same packages, seed and code.
 
     Args:
         out: Receives `<name>.jsonl`, `images/` and, last, `manifest.json`.
         seed: Of what is drawn and in which order; the splits do not depend on it.
+        pretrained: The files of pretraining are not needed.
 
     Returns:
         The number of rows of each file, by its name without `.jsonl`, and of `images`.
@@ -173,12 +174,12 @@ def write_packaged_data(out: Path, *, seed: int = 0) -> dict:
     """
     modules = (talk, pictures, preference_pairs, prompts)
     wanted = recipe(seed, [Path(__file__), *(Path(str(module.__file__)) for module in modules)])
-    if (counts := finished(out, wanted)) is not None:
+    if (counts := finished(out, wanted)) is not None and (pretrained or "pretrain" in counts):
         return counts
     (out / "images").mkdir(parents=True, exist_ok=True)
     (out / "manifest.json").unlink(missing_ok=True)
     material = gather(out)
-    files = compose(material, seed)
+    files = compose(material, seed, pretrained=pretrained)
     for name, rows in files.items():
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         pictures.put(out / f"{name}.jsonl", text.encode())

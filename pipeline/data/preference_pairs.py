@@ -30,7 +30,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.data.conversations import Conversation, alternating, context, key
+from pipeline.data.conversations import Conversation, alternating, context
 from pipeline.data.pictures import Question, picture_turn
 
 MAX_REPLY = 400  # characters
@@ -101,7 +101,7 @@ def replies(conversations: list[Conversation], *, at_most: float, words: int, kn
             texts = tuple(turn.text for turn in before)
             if reply.toxicity > at_most or len(reply.text) > MAX_REPLY or len(reply.text.split()) < words:
                 continue
-            if sum(map(len, texts)) > MAX_CONTEXT or (known and key(*texts) in known):
+            if sum(map(len, texts)) > MAX_CONTEXT or (known and "\n".join(turn.key for turn in before) in known):
                 continue
             hostile = before[-1].score > NEUTRAL
             found.append(Candidate(text=reply.text, conversation=conversation.id, prompt=texts, hostile=hostile))

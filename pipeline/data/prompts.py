@@ -12,7 +12,7 @@ MAX_GATE_PROMPT = 200
 
 def texts_in(conversations: list[Conversation]) -> set[str]:
     """The keys of all turns and messages."""
-    return {key(turn.text) for conversation in conversations for turn in (*conversation.turns, *conversation.messages)}
+    return {turn.key for conversation in conversations for turn in (*conversation.turns, *conversation.messages)}
 
 
 def prompts(
@@ -71,11 +71,11 @@ def gate_prompts(conversations: list[Conversation], *, known: set[str], rng: np.
         for i, message in enumerate(conversation.messages):
             if ORDINARY <= message.toxicity <= HOSTILE or len(message.text) > MAX_GATE_PROMPT:
                 continue
-            if key(message.text) in known:
+            if message.key in known:
                 continue
             stratum = "toxic" if message.toxicity > HOSTILE else "non-toxic"
             entry = {"id": f"chitchat-{conversation.id}-{i}", "text": message.text, "stratum": stratum}
-            strata[stratum].setdefault(key(message.text), {**entry, "source": "chitchat"})
+            strata[stratum].setdefault(message.key, {**entry, "source": "chitchat"})
     toxic, ordinary = (list(strata[stratum].values()) for stratum in ("toxic", "non-toxic"))
     chosen = toxic + [ordinary[i] for i in rng.permutation(len(ordinary))[: len(toxic)]]
     return sorted(chosen, key=lambda entry: entry["id"])

@@ -285,7 +285,7 @@ def test_a_finished_folder_is_kept_and_a_changed_one_is_not(written, monkeypatch
         raise Rewritten
 
     monkeypatch.setattr(packaged, "gather", refuse)
-    assert write_packaged_data(out)["sft"] == len(rows["sft"])
+    assert write_packaged_data(out)["sft"] == write_packaged_data(out, pretrained=True)["sft"] == len(rows["sft"])
     changed, manifest = out / "gate_prompts.jsonl", out / "manifest.json"
     before, described = changed.read_bytes(), manifest.read_bytes()
     with pytest.raises(Rewritten):
@@ -295,6 +295,12 @@ def test_a_finished_folder_is_kept_and_a_changed_one_is_not(written, monkeypatch
     with pytest.raises(Rewritten):
         write_packaged_data(out)
     changed.write_bytes(before)
+    counts = json.loads(described)["counts"]
+    del counts["pretrain"]
+    manifest.write_text(json.dumps(json.loads(described) | {"counts": counts}))
+    assert write_packaged_data(out, pretrained=True) == counts
+    with pytest.raises(Rewritten):
+        write_packaged_data(out)
     manifest.write_bytes(described)
     assert write_packaged_data(out)["sft"] == len(rows["sft"])
 
@@ -307,13 +313,14 @@ def test_the_same_seed_draws_the_same_rows(written):
         asked={name: of[::40] for name, of in material.asked.items()},
     )
 
-    def digests(seed: int) -> dict[str, str]:
-        return {
-            name: hashlib.sha256(json.dumps(rows).encode()).hexdigest() for name, rows in compose(few, seed).items()
-        }
+    def digests(seed: int, **options: bool) -> dict[str, str]:
+        files = compose(few, seed, **options)
+        return {name: hashlib.sha256(json.dumps(rows).encode()).hexdigest() for name, rows in files.items()}
 
     first = digests(3)
     assert digests(3) == first
+    left = digests(3, pretrained=True)
+    assert first.items() > left.items() and first.keys() - left.keys() == {"pretrain", "pretrain_heldout"}
     assert all(digests(4)[name] != first[name] for name in ("pretrain", "preferences", "ppo_prompts"))
 
 
