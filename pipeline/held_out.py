@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from base_model.chat import messages_to_segments, reply_messages
@@ -82,10 +84,11 @@ def reward_interval(rewards: Float[np.ndarray, "prompts copies"], *, seed: int =
     return bootstrap_mean(means, seed=seed, bounds=(float(means.min()) - 1, float(means.max()) + 1))
 
 
-def picture_exact_match(model: LanguageModel, rows: Sequence[Row]) -> float:
-    """Share of questions about pictures whose greedy answer is exactly the right one."""
+def picture_exact_match(model: LanguageModel, rows: Sequence[Row], *, dtype: DTypeLike = jnp.float32) -> float:
+    """Share of questions about pictures whose greedy answer is exactly the right one, with matrix products in dtype."""
     examples = convert_rows(rows, lambda row: _example(model, row.values.get("messages"), row.folder, "turn", "last"))
-    return held_out(structure_of(model.config, model.tokenizer), model.params, examples).exact_match
+    structure = structure_of(model.config, model.tokenizer, dtype=dtype)
+    return held_out(structure, model.params, examples).exact_match
 
 
 def _prompt(values: Mapping[str, Any]) -> list[Mapping[str, Any]]:

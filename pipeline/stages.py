@@ -175,7 +175,7 @@ class Pipeline(GatedRun):
             options = self.config.reward
             rows = read_rows(data.preferences_held_out)
             pairs = preference_pairs(rows, model, max_length=options.max_length, on_bad_row=options.on_bad_row)
-            figures = evaluate_pairs(model, pairs, seed=options.seed)
+            figures = evaluate_pairs(model, pairs, seed=options.seed, dtype=options.matmul_dtype)
         else:
             figures = SFTTrainer(path, self.config.sft, data.sft_held_out, data.sft_held_out).evaluate()
         write_json(self.folder.stage(stage).evaluation, figures)

@@ -39,7 +39,7 @@ def summarise(pipeline: Pipeline) -> dict[str, Any]:
             max_prompt_length=config.ppo.max_prompt_length, max_new_tokens=config.ppo.response_length,
             temperature=config.ppo.temperature,
         ).rewards  # fmt: skip
-        pictures[stage] = picture_exact_match(policy, questions)
+        pictures[stage] = picture_exact_match(policy, questions, dtype=config.sft.matmul_dtype)
     centre, scale = float(rewards["sft"].mean()), float(rewards["sft"].std())
     unit = {stage: (values - centre) / scale for stage, values in rewards.items()}
     stages: dict[str, Any] = {}

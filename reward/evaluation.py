@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from base_model.checkpoint import LanguageModel
 from base_model.media import blanked
@@ -13,13 +15,21 @@ from reward.data import Pair
 from reward.model import score
 
 
-def evaluate_pairs(model: LanguageModel, pairs: Sequence[Pair], *, seed: int = 0) -> dict[str, Any]:
+def evaluate_pairs(
+    model: LanguageModel, pairs: Sequence[Pair], *, seed: int = 0, dtype: DTypeLike = jnp.float32
+) -> dict[str, Any]:
     """Figures on held-out pairs as a JSON-ready dict.
 
     Image-grounded pairs are scored a second time with every picture blank: a model that looks falls to chance there.
+
+    Args:
+        model: the reward model.
+        pairs: held-out ones.
+        seed: of the order in which pairs are shown to the measures of calibration.
+        dtype: of the matrix products; a trainer measures with the one that it trains with.
     """
     examples = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
-    scores = score(model, examples)
+    scores = score(model, examples, dtype=dtype)
     chosen, rejected = scores[: len(pairs)], scores[len(pairs) :]
     lengths = [int(example.learn.sum()) for example in examples]
     oriented = calibration.randomise_orientation(chosen, rejected, seed=seed)
@@ -34,13 +44,16 @@ def evaluate_pairs(model: LanguageModel, pairs: Sequence[Pair], *, seed: int = 0
     }
     pictured = [pair for pair in pairs if pair.modality == "image"]
     if pictured:
-        report["picture_hidden"] = metrics.accuracy(*_blind_scores(model, pictured))._asdict()
+        report["picture_hidden"] = metrics.accuracy(*_blind_scores(model, pictured, dtype))._asdict()
     return report
 
 
-def _blind_scores(model: LanguageModel, pairs: Sequence[Pair]) -> tuple[np.ndarray, np.ndarray]:
+def _blind_scores(
+    model: LanguageModel, pairs: Sequence[Pair], dtype: DTypeLike
+) -> tuple[np.ndarray, np.ndarray]:
     blind = lambda example: replace(example, media=blanked(example.media))  # noqa: E731
-    scores = score(model, [blind(pair.chosen) for pair in pairs] + [blind(pair.rejected) for pair in pairs])
+    texts = [blind(pair.chosen) for pair in pairs] + [blind(pair.rejected) for pair in pairs]
+    scores = score(model, texts, dtype=dtype)
     return scores[: len(pairs)], scores[len(pairs) :]
 
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from base_model.batch import Batch, bucket, pack, require_media
@@ -63,19 +64,22 @@ def batch_values(structure: nnx.GraphDef, params: Any, batch: Batch) -> Float[Ar
 WIDTH, PICTURES = 256, 4
 
 
-def score(model: LanguageModel, examples: Sequence[Example], *, batch_size: int = 16) -> np.ndarray:
+def score(
+    model: LanguageModel, examples: Sequence[Example], *, batch_size: int = 16, dtype: DTypeLike = jnp.float32
+) -> np.ndarray:
     """Raw scores of texts, float64 [N] in the order given; padding and company change nothing beyond rounding.
 
     Args:
         model: a reward model.
         examples: the texts. Several share a row, without seeing each other.
         batch_size: rows at the same time; with 1 each text has a row of its own, as narrow as it can be.
+        dtype: of the matrix products.
 
     Raises:
         BadInput: when a medium of a text is missing.
     """
     require_media(examples, model.tokenizer.soft_tokens, model.config)
-    structure = structure_of(model.config, model.tokenizer)
+    structure = structure_of(model.config, model.tokenizer, dtype=dtype)
     longest, alone = max(map(len, examples), default=0), batch_size == 1
     # A model that sees gets blank pictures even where there are none: else there would be a shape for that, too.
     slots = lambda leaf: jax.ShapeDtypeStruct((1 if alone else PICTURES, *leaf.shape[1:]), leaf.dtype)  # noqa: E731

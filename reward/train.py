@@ -138,11 +138,15 @@ class RewardTrainer:
 
     def evaluate(self) -> dict[str, Any]:
         """Figures on the held-out pairs, see reward.evaluation."""
-        return evaluate_pairs(self.model, self._held_out, seed=self.args.seed) if self._held_out else {}
+        return self._measured(self.model.params) if self._held_out else {}
 
     def _figures(self, params: Any) -> dict[str, float]:
-        report = evaluate_pairs(self.model.with_params(params), self._held_out, seed=self.args.seed)
+        report = self._measured(params)
         return {"accuracy": report["accuracy"]["share"], "margin": report["margins"]["mean"]}
+
+    def _measured(self, params: Any) -> dict[str, Any]:
+        model, args = self.model.with_params(params), self.args
+        return evaluate_pairs(model, self._held_out, seed=args.seed, dtype=args.matmul_dtype)
 
     def save_model(self) -> Path:
         """Writes the reward model to output_dir/checkpoint, which must not exist yet, and returns that folder."""

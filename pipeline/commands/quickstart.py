@@ -18,13 +18,13 @@ class Quickstart(Run):
     reward_gate: str = "quickstart"
     sft: SFTConfig = field(
         default_factory=lambda: SFTConfig(
-            max_steps=40, learning_rate=3e-4, max_length=128, max_images=2, per_device_train_batch_size=24,
+            max_steps=30, learning_rate=3e-4, max_length=128, max_images=2, per_device_train_batch_size=24,
             on_bad_row="skip", matmul_dtype="bfloat16",
         )
     )  # fmt: skip
     reward: RewardConfig = field(
         default_factory=lambda: RewardConfig(
-            max_steps=120, learning_rate=1e-3, max_length=256, max_images=4, per_device_train_batch_size=12,
+            max_steps=80, learning_rate=1e-3, max_length=256, max_images=4, per_device_train_batch_size=12,
             center_rewards_coefficient=0.1, on_bad_row="skip", matmul_dtype="bfloat16",
         )
     )  # fmt: skip
