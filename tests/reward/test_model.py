@@ -67,6 +67,22 @@ def test_the_batch_changes_no_score(model, examples, scores, size):
     np.testing.assert_allclose(score(model, examples[::-1], batch_size=size)[::-1], scores, atol=TOLERANCE)
 
 
+def test_products_of_another_dtype_are_rounded_and_no_more(model, examples, scores):
+    rounded = score(model, examples, dtype=jnp.bfloat16)
+    assert 1e-5 < np.abs(rounded - scores).max() < 0.1
+
+
+def test_texts_share_rows(model, examples, scores, monkeypatch):
+    """Each further row would be work for nothing, each further shape a compilation."""
+    shapes = []
+    monkeypatch.setattr(
+        "reward.model.batch_values", lambda *args: shapes.append(args[2].tokens.shape) or batch_values(*args)
+    )
+    found = score(model, [*examples] * 10)
+    np.testing.assert_allclose(found, np.tile(scores, 10), atol=TOLERANCE)
+    assert shapes == [(16, 256)], "60 texts"
+
+
 def test_segment_scores_by_hand():
     values = jnp.arange(12.0).reshape(2, 6)
     segments = jnp.array([[1, 1, 2, 2, 2, 0], [0, 0, 1, 3, 3, 3]])
