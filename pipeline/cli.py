@@ -31,6 +31,7 @@ exit codes: 0 done or passed, 1 crash, 2 bad input, 3 gate failed, 4 gate inconc
 
 def entry() -> int:
     """The `theodolite` program."""
+    environment.open_standard_streams()
     if sys.argv[1:] and not {"-h", "--help"} & set(sys.argv):  # a help page is to come at once
         environment.keep_freed_memory(os.environ)
     signal.signal(signal.SIGINT, _interrupt)

@@ -35,6 +35,21 @@ def prepare(environ: MutableMapping[str, str]) -> None:
     environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 
+def open_standard_streams() -> None:
+    """Gives a process that was started with a closed standard stream an empty one.
+
+    Its number would go to the next file that is opened, such as a ledger, and warnings of libraries into that file.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+
+
 # glibc gives the buffers of a training step back to the system and has to take them again, page by page, in the next:
 # half of the processor's time where it was measured. These settings are read when a process starts.
 ALLOCATOR = {

@@ -198,6 +198,15 @@ def test_a_closed_pipe_is_not_a_crash() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize(("words", "code"), [("--help", 0), ("report nothere", 2)])
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_are_no_crash(words: str, code: int, closed: str) -> None:
+    """As a daemon starts its children; the numbers of the streams must not go to files of the run."""
+    script = f"{sys.executable} -m pipeline.cli {words} {closed}"
+    done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == code and "crashed" not in done.stderr and "Traceback" not in done.stderr
+
+
 def test_the_compile_cache_and_its_switch() -> None:
     home = {"HOME": "/home/ada"}
     environ = dict(home)
