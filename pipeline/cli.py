@@ -52,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     environment.prepare(os.environ)
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # see environment.keep_freed_memory
         code = _run(arguments)
         sys.stdout.flush()
         return code

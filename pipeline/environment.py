@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import os
 import platform
+import signal
 import sys
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -69,6 +70,8 @@ def keep_freed_memory(environ: MutableMapping[str, str]) -> None:
     if platform.libc_ver()[0] != "glibc" or any(name in environ for name in ALLOCATOR):
         return
     sys.stdout.flush()
+    # Python would answer Ctrl-C with a traceback while it starts; it waits until it can be answered in a line.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**environ, **ALLOCATOR})
 
 

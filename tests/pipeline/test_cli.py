@@ -1,5 +1,6 @@
 import dataclasses
 import importlib
+import os
 import subprocess
 import sys
 import types
@@ -205,6 +206,20 @@ def test_closed_standard_streams_are_no_crash(words: str, code: int, closed: str
     script = f"{sys.executable} -m pipeline.cli {words} {closed}"
     done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == code and "crashed" not in done.stderr and "Traceback" not in done.stderr
+
+
+def test_ctrl_c_while_python_starts_is_told_in_a_line() -> None:
+    """The process starts anew with another allocator; what is pressed meanwhile waits until it can be answered."""
+    start = (
+        "import os, signal, sys; from pipeline import environment; real = os.execve\n"
+        "os.execve = lambda *given: (os.kill(os.getpid(), signal.SIGINT), real(*given))\n"
+        "sys.orig_argv = [sys.executable, '-m', 'pipeline.cli', 'report', 'nothere']\n"
+        "environment.keep_freed_memory(os.environ)"
+    )
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    command = [sys.executable, "-c", start]
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "theodolite: interrupted\n")
 
 
 def test_the_compile_cache_and_its_switch() -> None:
