@@ -34,7 +34,7 @@ def disk_error(error: BaseException) -> TheodoliteError | None:
                 "its last saved state"
             )
         if number in _FORBIDDEN:
-            return BadInput(f"no permission{place}: {os.strerror(number)}; choose another folder with out=DIR")
+            return BadInput(f"no permission{place}: {os.strerror(number)}; make it writable, or choose another folder")
         if number in _IN_THE_WAY and isinstance(cause, OSError):
             return BadInput(f"{_IN_THE_WAY[number]}: {cause.filename2 or cause.filename}; move it away")
         cause = cause.__cause__ or cause.__context__
