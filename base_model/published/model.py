@@ -1,5 +1,6 @@
 """A model's parameters out of a published folder, and into one."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,12 @@ def read_params(folder: Path, config: ModelConfig, like: Any) -> Any:
         BadInput: naming the tensors that are missing, unknown or of another shape.
     """
     table = model_tensors(config)
-    stored = {canonical(name): tensor for name, tensor in stored_tensors(folder).items()}
+    given = stored_tensors(folder)
+    stored = {canonical(name): tensor for name, tensor in given.items()}
+    if len(stored) < len(given):
+        counts = Counter(map(canonical, given))
+        twice = _first(sorted(name for name in given if counts[canonical(name)] > 1))
+        raise BadInput(f"{folder} has tensors under several names for one and the same: {twice}; keep one of each")
     _require_fit(folder, table, stored, like, unread_tensors(config))
 
     def read(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:

@@ -73,6 +73,14 @@ def test_tensors_that_do_not_fit_are_named_in_one_error(changed):
     assert "of another shape: norm.weight [3] instead of [64]" in said
 
 
+def test_a_tensor_that_stands_there_under_two_names_is_refused(changed):
+    def change(tensors):
+        tensors["model.language_model.norm.weight"] = 2 * tensors["model.norm.weight"]
+
+    with pytest.raises(BadInput, match="several names for one and the same: model.language_model.norm.weight, model.n"):
+        changed(change)
+
+
 def test_a_tied_head_may_stand_in_the_file(changed):
     params = changed(lambda tensors: tensors.update({"lm_head.weight": tensors["model.embed_tokens.weight"].copy()}))
     assert params["embedding"].shape == (320, 64)
