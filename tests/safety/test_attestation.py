@@ -287,11 +287,12 @@ def _respelt(text):
         (lambda v: _of(v | {"signatures": [1]}), "no envelope"),
         (lambda v: _of(v | {"signatures": [_signature(v) | {"cert": ""}]}), "has keyid and sig"),
         (lambda v: _of(v | {"signatures": [_signature(v) | {"keyid": "me"}]}), "name of a key"),
-        (lambda v: _of(v | {"signatures": [_signature(v) | {"sig": "!"}]}), "base64"),
+        (lambda v: _of(v | {"signatures": [_signature(v) | {"sig": "!"}]}), "its base64 is damaged"),
+        (lambda v: _of(v | {"signatures": [_signature(v) | {"sig": "é"}]}), "its base64 is damaged"),
         (lambda v: _of(v | {"signatures": [_signature(v) | {"sig": ""}]}), "not over these bytes"),
-        (lambda v: _of(v | {"payload": v["payload"] + "\n"}), "base64"),
+        (lambda v: _of(v | {"payload": v["payload"] + "\n"}), "its base64 is damaged"),
         (lambda v: _of(v | {"signatures": [_signature(v) | {"sig": _respelt(_signature(v)["sig"])}]}), "its one form"),
-        (lambda v: _of(v | {"payload": None}), "base64"),
+        (lambda v: _of(v | {"payload": None}), "its base64 is damaged"),
     ],
 )
 def test_what_is_no_envelope(gate, refused, change, reason):
