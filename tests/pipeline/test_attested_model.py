@@ -6,7 +6,7 @@ import pytest
 
 from pipeline import attested_model
 from pipeline.attested_model import load_listed
-from training.digest import manifest
+from training.digest import bytes_digest, manifest
 from training.errors import Refused
 
 
@@ -29,3 +29,17 @@ def test_what_is_no_file_any_more(tmp_path, monkeypatch, name, swap):
         swap(folder / name)
     with pytest.raises(Refused, match=f"between its check and its reading: {name} is no regular file any more"):
         load_listed(folder, entries)
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_the_description_that_is_read_is_the_listed_one(tmp_path, monkeypatch, listed):
+    """Its digest goes to whoever reads; one that lies there by then and was not listed is none that could be read."""
+    read = []
+    monkeypatch.setattr(attested_model.checkpoint, "load", lambda folder, **options: read.append(options["attested"]))
+    (tmp_path / "tokenizer.model").write_text("x")
+    if listed:
+        (tmp_path / "config.json").write_text("{}")
+    entries = manifest(tmp_path)
+    (tmp_path / "config.json").write_text('{"another": 1}')
+    load_listed(tmp_path, entries)
+    assert read == [bytes_digest(b"{}") if listed else "none"]

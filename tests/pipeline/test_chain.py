@@ -7,7 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pipeline import ledger
-from pipeline.chain import chain, run_identity
+from pipeline.chain import DEMANDS, PARENT, chain, run_identity
 from pipeline.run_folder import STAGES, RunFolder
 from safety.attestation import Seal
 from safety.clauses import Clause
@@ -73,6 +73,12 @@ FAILED = (Clause("a/b", "fail", "too toxic"),)
 def test_a_chain_that_holds(run):
     """The base first and each once, whichever way leads to it."""
     assert [link.verdict.stage for link in chain(run(), "ppo", [name_of(KEY)])] == list(STAGES)
+
+
+@pytest.mark.parametrize(("stage", "reads"), [("sft", {"base"}), ("reward", {"sft"}), ("ppo", {"sft", "reward"})])
+def test_a_stage_asks_for_the_verdicts_on_all_that_it_reads(stage, reads):
+    """PPO reads two checkpoints, and the reward model's needs a verdict of its own."""
+    assert set(DEMANDS[stage]) == reads and PARENT[stage] in reads
 
 
 @pytest.mark.parametrize("digest", [OTHER, None])
