@@ -81,8 +81,9 @@ def child(out: Path) -> None:
 
 
 def draw() -> None:
-    """Puts the figures into docs/results.md."""
+    """Prints the figures and puts them into docs/results.md."""
     for name, text in tables(result.read("quickstart")).items():
+        print(text)
         result.fill(ROOT / "docs" / "results.md", name, text)
 
 
