@@ -1,11 +1,12 @@
 """detoxify's classifiers in JAX: one compiled program for each batch shape, on the same devices as the rollouts.
 
-Speed is a matter of padding. Texts are sorted by their tokens and share a batch with others of about their length,
-where the package fills every text up to the longest beside it. Equal texts are scored once.
+Speed is a matter of padding. The package fills every text up to the longest beside it; here a row holds several texts,
+which do not see each other, and is full but for a few tokens. Equal texts are scored once.
 """
 
 import json
 import os
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -21,46 +22,78 @@ from tokenizers import Tokenizer
 
 from safety.scorer import ScorerIdentity
 from safety.scorers.convert import FORMAT, KIND, require_shapes
-from safety.scorers.encoder import EncoderConfig, logical_axes, logits
+from safety.scorers.encoder import EncoderConfig, Rows, logical_axes, logits, positions
 from training.digest import folder_digest
 from training.errors import BadInput
 from training.sharding import make_mesh, named_sharding, replicated, row_shards, shard_batch
 
-# Widths of batches: no text is filled up by more than a third, and few programs are compiled.
-WIDTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+# Widths of rows: the narrower, the less attention computes in vain; the fewer of them, the fewer programs are compiled.
+WIDTHS = (64, 128, 256, 512)
 # Tokens in one batch, padding included.
 TOKENS = 2048
+# A row holds at most this share of its width in texts: they are 4 tokens long on average, or the row is not full.
+PER_TEXT = 4
 
 
 class Shape(NamedTuple):
-    """A batch: which texts are in it, and its rows and width."""
+    """A batch: which texts each of its rows holds, and how many rows it is filled up to, and their width."""
 
-    texts: tuple[int, ...]
+    texts: tuple[tuple[int, ...], ...]
     rows: int
     width: int
 
 
 def plan(lengths: Sequence[int], *, shards: int = 1, tokens: int = TOKENS, longest: int = 512) -> list[Shape]:
-    """Batches of texts of similar length, the longest first.
+    """Batches of rows, the widest first.
 
-    The last batch of a width has a power of two of rows, so that eight sentences do not pay for a hundred.
+    A row begins with the longest text that is left, which says how wide it is, and goes on with the longest that still
+    fit. The last batch of a width has a power of two of rows, so that eight sentences do not pay for a hundred.
 
     Args:
         lengths: tokens of each text.
         shards: rows are a multiple of this.
         tokens: rows x width is at most about this.
-        longest: the widest batch.
+        longest: the widest row.
     """
-    order = sorted(range(len(lengths)), key=lambda text: -lengths[text])
-    batches, start = [], 0
-    while start < len(order):
-        width = min(longest, next((width for width in WIDTHS if width >= lengths[order[start]]), longest))
+    left = sorted(range(len(lengths)), key=lambda text: lengths[text])
+    sizes = [lengths[text] for text in left]
+    rows: dict[int, list[tuple[int, ...]]] = {}
+    while left:
+        width = min(longest, next((width for width in WIDTHS if width >= sizes[-1]), longest))
+        row, room = [], width
+        while len(row) < max(1, width // PER_TEXT) and (place := bisect_right(sizes, room)):
+            room -= sizes.pop(place - 1)
+            row.append(left.pop(place - 1))
+        rows.setdefault(width, []).append(tuple(row))
+    batches = []
+    for width, of_width in rows.items():
         most = max(shards, tokens // width // shards * shards)
-        chosen = order[start : start + most]
-        needed = -(-len(chosen) // shards)
-        batches.append(Shape(tuple(chosen), min(most, shards * (1 << (needed - 1).bit_length())), width))
-        start += len(chosen)
+        for start in range(0, len(of_width), most):
+            chosen = tuple(of_width[start : start + most])
+            needed = -(-len(chosen) // shards)
+            batches.append(Shape(chosen, min(most, shards * (1 << (needed - 1).bit_length())), width))
     return batches
+
+
+def lay_out(batch: Shape, ids: Sequence[Sequence[int]], config: EncoderConfig) -> Rows:
+    """The rows of a batch as arrays.
+
+    Args:
+        batch: of a plan.
+        ids: tokens of all texts.
+        config: of the classifier.
+    """
+    shape = (batch.rows, batch.width)
+    tokens, segments = np.full(shape, config.padding_id, np.int32), np.zeros(shape, np.int32)
+    places, firsts = np.zeros(shape, np.int32), np.zeros((batch.rows, max(1, batch.width // PER_TEXT)), np.int32)
+    for row, texts in enumerate(batch.texts):
+        start = 0
+        for number, text in enumerate(texts):
+            part = slice(start, start + len(ids[text]))
+            tokens[row, part], segments[row, part] = ids[text], number + 1
+            places[row, part], firsts[row, number] = positions(np.array(ids[text]), config), start
+            start = part.stop
+    return Rows(tokens, places, segments, firsts)
 
 
 class DetoxifyJaxScorer:
@@ -114,21 +147,18 @@ class DetoxifyJaxScorer:
         longest = self._config.max_tokens
         waiting = []
         for batch in plan([len(one) for one in ids], shards=row_shards(self._mesh), longest=longest):
-            tokens = np.full((batch.rows, batch.width), self._config.padding_id, np.int32)
-            lengths = np.ones(batch.rows, np.int32)
-            for row, text in enumerate(batch.texts):
-                tokens[row, : len(ids[text])], lengths[row] = ids[text], len(ids[text])
-            tokens, lengths = shard_batch((tokens, lengths), self._mesh)
-            waiting.append((batch.texts, self._probabilities(self._params, tokens, lengths)))
-        for rows, values in waiting:  # fetched last, so that the devices never wait for the host
-            found[list(rows)] = np.asarray(values)[: len(rows)]
+            rows = shard_batch(lay_out(batch, ids, self._config), self._mesh)
+            waiting.append((batch.texts, self._probabilities(self._params, rows)))
+        for packed, values in waiting:  # fetched last, so that the devices never wait for the host
+            for row, of_row in zip(packed, np.asarray(values), strict=False):  # the last rows may be empty
+                found[list(row)] = of_row[: len(row)]
         place = {text: row for row, text in enumerate(distinct)}
         rows = [place[text] for text in texts]
         return {label: found[rows, column] for column, label in enumerate(self.labels)}
 
 
-def _probabilities(params: dict, tokens: jax.Array, lengths: jax.Array, *, config: EncoderConfig) -> jax.Array:
-    return jax.nn.sigmoid(logits(params, tokens, lengths, config)).astype(jnp.float32)
+def _probabilities(params: dict, rows: Rows, *, config: EncoderConfig) -> jax.Array:
+    return jax.nn.sigmoid(logits(params, rows, config)).astype(jnp.float32)
 
 
 def read_config(folder: Path) -> EncoderConfig:

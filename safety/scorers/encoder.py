@@ -7,10 +7,11 @@ the hardware's shortcuts would not be pinned by its weights.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from base_model.attention import MASKED
@@ -88,39 +89,63 @@ def logical_axes(name: str) -> tuple[str | None, ...]:
     return axes.get(name, ())
 
 
-def logits(
-    params: Mapping[str, Array], tokens: Int[Array, "B T"], lengths: Int[Array, " B"], config: EncoderConfig
-) -> Float[Array, "B N"]:
-    """One logit for each label.
+class Rows(NamedTuple):
+    """Texts one after another, several in a row.
+
+    Attributes:
+        tokens: ids, the padding token behind the last text.
+        positions: of each token, see `positions`.
+        segments: 1, 2, ... for the texts of a row, 0 for padding.
+        firsts: where the texts of a row begin; 0 where there is none.
+    """
+
+    tokens: Int[Array | np.ndarray, "B T"]
+    positions: Int[Array | np.ndarray, "B T"]
+    segments: Int[Array | np.ndarray, "B T"]
+    firsts: Int[Array | np.ndarray, "B N"]
+
+
+def positions(ids: Int[np.ndarray, " T"], config: EncoderConfig) -> Int[np.ndarray, " T"]:
+    """Rows of the position embedding for the tokens of one text.
+
+    A padding token inside a text is one of its tokens - hostile text may spell it - but RoBERTa does not count it.
+    """
+    if config.family == "bert":
+        return np.arange(len(ids))
+    counted = ids != config.padding_id
+    return np.cumsum(counted) * counted + config.padding_id
+
+
+def logits(params: Mapping[str, Array], rows: Rows, config: EncoderConfig) -> Float[Array, "B N M"]:
+    """One logit for each label (M) of each text (N) of each row; behind a row's last text they mean nothing.
 
     Args:
         params: the parameters of `EncoderConfig.shapes`.
-        tokens: rows, filled up with the padding token behind their text.
-        lengths: tokens of each row that are text. A padding token inside a text is one of its tokens: hostile text may
-            spell it.
+        rows: texts, which see themselves only.
         config: the shape.
     """
-    seen = jnp.arange(tokens.shape[1]) < lengths[:, None]
-    if config.family == "bert":
-        positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-    else:
-        counted = tokens != config.padding_id
-        positions = jnp.cumsum(counted, 1) * counted + config.padding_id
-    x = params["word"][tokens] + params["position"][positions] + params["type"]
+    rows = Rows(*map(jnp.asarray, rows))
+    seen = rows.segments[:, :, None] == rows.segments[:, None, :]
+    x = params["word"][rows.tokens] + params["position"][rows.positions] + params["type"]
     x = layer_norm(x, params["norm.weight"], params["norm.bias"], config.epsilon)
-    stacked = {name: value for name, value in params.items() if name.startswith("layers.")}
-    x, _ = jax.lax.scan(lambda x, layer: (_layer(layer, x, seen, config), None), x, stacked)
-    first = jnp.tanh(_linear(params, "head.dense", x[:, 0]))
-    return _linear(params, "head.out", first)
+    layer = lambda i: {name: value[i] for name, value in params.items() if name.startswith("layers.")}  # noqa: E731
+    x = jax.lax.fori_loop(0, config.layers - 1, lambda i, x: _layer(layer(i), x, x, seen, config), x)
+    # The head reads a text's first token: of the last layer nothing else is needed.
+    first = jnp.take_along_axis(x, rows.firsts[:, :, None], 1)
+    seen = jnp.take_along_axis(seen, rows.firsts[:, :, None], 1)
+    first = _layer(layer(config.layers - 1), first, x, seen, config)
+    return _linear(params, "head.out", jnp.tanh(_linear(params, "head.dense", first)))
 
 
 def _layer(
-    layer: Mapping[str, Array], x: Float[Array, "B T D"], seen: Bool[Array, "B T"], config: EncoderConfig
-) -> Float[Array, "B T D"]:
-    heads = lambda y: y.reshape(*y.shape[:2], config.heads, -1)  # noqa: E731
-    query, key, value = (heads(_linear(layer, f"layers.{name}", x)) for name in ("query", "key", "value"))
+    layer: Mapping[str, Array], x: Float[Array, "B N D"], read: Float[Array, "B T D"], seen: Bool[Array, "B N T"],
+    config: EncoderConfig,
+) -> Float[Array, "B N D"]:  # fmt: skip
+    """What becomes of some tokens, which see others."""
+    heads = lambda name, y: _linear(layer, f"layers.{name}", y).reshape(*y.shape[:2], config.heads, -1)  # noqa: E731
+    query, key, value = heads("query", x), heads("key", read), heads("value", read)
     scores = jnp.einsum("bthd,bshd->bhts", query, key, precision="highest") * query.shape[-1] ** -0.5
-    weights = jax.nn.softmax(jnp.where(seen[:, None, None, :], scores, MASKED))
+    weights = jax.nn.softmax(jnp.where(seen[:, None], scores, MASKED))
     mixed = jnp.einsum("bhts,bshd->bthd", weights, value, precision="highest").reshape(x.shape)
     x = x + _linear(layer, "layers.output", mixed)
     x = layer_norm(x, layer["layers.attention_norm.weight"], layer["layers.attention_norm.bias"], config.epsilon)

@@ -16,6 +16,7 @@ from benchmarks import (
     language_model,
     long_context,
     page,
+    products,
     quantize,
     quickstart,
     sampler,
@@ -34,6 +35,7 @@ TABLES = {
     "gate": ("gates.md", lambda found: {"speed": gate.table(found)}),
     "long_context": ("published_models.md", long_context.tables),
     "page": ("report.md", page.tables),
+    "products": ("scorers.md", lambda found: {"products": products.table(found)}),
     "quantize": ("commands.md", lambda found: {"quantize": quantize.table(found)}),
     "quickstart": ("results.md", quickstart.tables),
     "sampler": ("published_models.md", lambda found: {

@@ -16,7 +16,7 @@ from tiny_detoxify import FAMILIES, FIXTURES
 from safety.scorer import Scorer, check_scores
 from safety.scorers import open_scorer
 from safety.scorers.convert import rename
-from safety.scorers.detoxify_jax import WIDTHS, DetoxifyJaxScorer, plan, read_config
+from safety.scorers.detoxify_jax import PER_TEXT, WIDTHS, DetoxifyJaxScorer, Shape, lay_out, plan, read_config
 from safety.scorers.encoder import logits
 from training.errors import BadInput
 
@@ -41,12 +41,10 @@ def golden(family):
 
 
 def run(scorer, texts, width, config):
-    """Logits of texts in one batch of a width."""
+    """Logits of texts, each in a row of a width by itself."""
     ids = [encoding.ids for encoding in scorer._tokenizer.encode_batch(texts)]
-    tokens = np.full((len(ids), width), config.padding_id, np.int32)
-    for row, one in enumerate(ids):
-        tokens[row, : len(one)] = one
-    return np.asarray(LOGITS(scorer._params, tokens, np.array([len(one) for one in ids], np.int32), config=config))
+    batch = Shape(tuple((text,) for text in range(len(ids))), len(ids), width)
+    return np.asarray(LOGITS(scorer._params, lay_out(batch, ids, config), config=config))[:, 0]
 
 
 def test_logits_are_those_of_the_package(family, scorer, golden):
@@ -82,19 +80,41 @@ def test_identity_and_name(family, scorer, tmp_path):
     assert open_scorer(f"detoxify:{copy}").identity.digest != scorer.identity.digest
 
 
+def test_texts_of_one_row_do_not_see_each_other(family, scorer, golden):
+    """All in rows of several, beginning anywhere, equal the package's logits as if alone."""
+    texts, wanted = golden
+    config = read_config(FIXTURES / family)
+    ids = [encoding.ids for encoding in scorer._tokenizer.encode_batch(texts)]
+    short = sorted(range(len(ids)), key=lambda text: len(ids[text]))[:8]
+    batch = Shape((tuple(short[::2]), tuple(short[1::2])), 4, 128)
+    assert sum(len(ids[text]) for text in short) > 40
+    found = np.asarray(LOGITS(scorer._params, lay_out(batch, ids, config), config=config))
+    for row, of_row in zip(found, batch.texts, strict=False):
+        np.testing.assert_allclose(row[: len(of_row)], wanted[list(of_row)], rtol=0, atol=1e-5)
+
+
 @settings(derandomize=True, deadline=None, max_examples=60, database=None)
 @given(st.lists(st.integers(1, 512), max_size=300), st.sampled_from([1, 3, 8]))
 def test_plan(lengths, shards):
-    """Every text once, in a batch that holds it, of rows that the devices can share and not much of nothing."""
+    """Every text once, in a row that holds it, in batches that the devices can share and not much of nothing."""
     batches = plan(lengths, shards=shards)
-    assert sorted(text for batch in batches for text in batch.texts) == list(range(len(lengths)))
+    assert sorted(text for batch in batches for row in batch.texts for text in row) == list(range(len(lengths)))
     for batch in batches:
         assert batch.rows % shards == 0 and len(batch.texts) <= batch.rows
-        assert max(lengths[text] for text in batch.texts) <= batch.width in WIDTHS
+        assert max(sum(lengths[text] for text in row) for row in batch.texts) <= batch.width in WIDTHS
+        assert max(map(len, batch.texts)) <= batch.width // PER_TEXT
         assert batch.rows * batch.width <= max(2048, shards * batch.width)
         assert batch.rows < 2 * len(batch.texts) + shards or batch.rows == shards
     if lengths:
         assert len({(batch.rows, batch.width) for batch in batches}) <= len(WIDTHS) + 8
+
+
+def test_rows_are_full():
+    """Of texts as replies are: hardly a place is computed for nothing, and scoring many takes few shapes."""
+    lengths = np.random.default_rng(0).integers(4, 45, size=2000).tolist()
+    batches = plan(lengths)
+    assert sum(batch.rows * batch.width for batch in batches) < 1.05 * sum(lengths)
+    assert len({(batch.rows, batch.width) for batch in batches}) <= 2
 
 
 def published(config):
