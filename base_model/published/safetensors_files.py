@@ -37,7 +37,7 @@ def stored_tensors(folder: Path) -> dict[str, Stored]:
     """The tensors of a checkpoint folder, in one file or in the shards that its index names.
 
     Raises:
-        BadInput: when a file is missing or damaged.
+        BadInput: when a file is missing or damaged, or two of them have a tensor of one name.
     """
     if not (folder / INDEX).exists():
         return _read_header(folder / "model.safetensors")
@@ -48,7 +48,13 @@ def stored_tensors(folder: Path) -> dict[str, Stored]:
             raise TypeError("a shard is not the name of a file beside it")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BadInput(f"{folder / INDEX} is no index of safetensors files: {error}") from error
-    return {name: stored for file in files for name, stored in _read_header(folder / file).items()}
+    found: dict[str, Stored] = {}
+    for file in files:
+        shard = _read_header(folder / file)
+        if twice := sorted(found.keys() & shard.keys()):
+            raise BadInput(f"{folder / file} has {twice[0]}, and {found[twice[0]].path.name} has it too: remove one")
+        found |= shard
+    return found
 
 
 def _read_header(path: Path) -> dict[str, Stored]:

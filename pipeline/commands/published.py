@@ -19,6 +19,11 @@ class BaseVerify:
     folder: str
     atol: float = 1e-4
 
+    def __post_init__(self) -> None:
+        """Checks that there is a tolerance."""
+        if not 0 <= self.atol < float("inf"):
+            raise BadInput(f"atol is the largest difference that is allowed, 0 or more, and not {self.atol}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class BaseImport:

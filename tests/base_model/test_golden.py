@@ -86,6 +86,12 @@ def test_verify_refuses_a_folder_that_lacks_a_file(in_process, folder, capsys, n
     assert name in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("atol", ["-1", "nan", "inf"])
+def test_verify_refuses_what_is_no_tolerance(in_process, folder, capsys, atol):
+    assert verify(folder, "--atol", atol) == 2
+    assert "atol" in capsys.readouterr().err
+
+
 def test_verify_refuses_damaged_figures(in_process, folder, capsys):
     (folder / "golden.npz").write_bytes(b"PK\x03\x04 and then nothing")
     assert verify(folder) == 2

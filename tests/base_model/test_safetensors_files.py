@@ -91,3 +91,11 @@ def test_a_missing_shard_is_named(tmp_path):
     (tmp_path / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(BadInput, match="model-00002-of-00002.safetensors"):
         stored_tensors(tmp_path)
+
+
+def test_a_tensor_in_two_shards_is_refused(tmp_path):
+    write(tmp_path, shard_bytes=30)
+    first, second = (tmp_path / f"model-0000{n}-of-00002.safetensors" for n in (1, 2))
+    second.write_bytes(first.read_bytes())
+    with pytest.raises(BadInput, match=f"{second.name} has .*, and {first.name} has it too"):
+        stored_tensors(tmp_path)
