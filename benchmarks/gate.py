@@ -21,7 +21,9 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.parts import result  # noqa: E402
 
+BEGAN = time.perf_counter()
 PARTS = {
+    "opening": "imports, the run's data and prompts, the model",
     "sampling": "replies",
     "fluency": "likelihood of the first replies under the base",
     "scoring": "toxicity of replies",
@@ -77,6 +79,8 @@ def measure(out: Path) -> dict[str, Any]:
         )  # fmt: skip
         clock.timed("page", draw_report)(out)
         found = [json.loads(line)["samples"] for line in (folder / "samples.jsonl").read_text().splitlines()]
+    whole = time.perf_counter() - BEGAN, time.process_time()
+    clock.spent["opening"] = [whole[i] - sum(part[i] for part in clock.spent.values()) for i in range(2)]
     words = [len(text.split()) for replies in found for text in replies]
     count = len(words)
     assert (len(found), count) == (800, 20_000), verdict.reasons

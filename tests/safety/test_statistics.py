@@ -89,6 +89,20 @@ def test_coverage_of_the_one_sided_bounds():
     assert naive < 0.88
 
 
+def test_skewed_values():
+    """Values that are 0 of most prompts and large of a few: percentiles of resampled means alone cover .877 here."""
+    draw = lambda rng: rng.binomial(25, rng.beta(0.3, 8, size=40)) / 25  # noqa: E731
+    bound = lambda values: bootstrap_mean(values, seed=0, resamples=400, sides="upper")  # noqa: E731
+    assert _coverage(draw, 0.3 / 8.3, bound, 600) >= 0.89
+    values = draw(np.random.default_rng(1))
+    interval, mirrored = bootstrap_mean(values, seed=0), bootstrap_mean(1 - values, seed=0)
+    assert interval.high - interval.estimate > 1.2 * (interval.estimate - interval.low)
+    assert (1 - mirrored.high, 1 - mirrored.low) == pytest.approx((interval.low, interval.high))
+    # One prompt apart from all others, and a tail too small for any percentile: the largest of the resampled means.
+    alone = np.eye(1, 20)[0]
+    assert bootstrap_mean(alone, seed=0, alpha=1e-9).high <= 1
+
+
 def test_coverage_with_rare_hits():
     """Where hits are in a handful of prompts the bootstrap alone is too narrow, the clustered fraction is not."""
 
