@@ -55,9 +55,9 @@ def child(out: Path) -> None:
     spent = {"compile": 0.0}
     events = ("jaxpr_trace", "jaxpr_to_mlir_module", "backend_compile")
 
-    def listen(event: str, seconds: float, **_: object) -> None:
+    def listen(event: str, duration_secs: float, **_: str | int) -> None:
         if any(part in event for part in events):
-            spent["compile"] += seconds
+            spent["compile"] += duration_secs
 
     monitoring.register_event_duration_secs_listener(listen)
     parts: dict[str, dict[str, float]] = {}
@@ -66,7 +66,8 @@ def child(out: Path) -> None:
         before, began = spent["compile"], time.perf_counter()
         work()
         seconds, compiling = time.perf_counter() - began, spent["compile"] - before
-        parts[name] = {"seconds": round(seconds, 1), "compile": round(compiling, 1)}
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # so far
+        parts[name] = {"seconds": round(seconds, 1), "compile": round(compiling, 1), "peak_memory_bytes": peak}
 
     with open_run(Quickstart(out=str(out))) as pipeline:
         timed("data", pipeline.data)

@@ -238,3 +238,24 @@ def test_the_compile_cache_and_its_switch() -> None:
     environment.prepare(environ)
     assert environ["JAX_COMPILATION_CACHE_DIR"] == "/mine"
     assert environ["TF_CPP_MIN_LOG_LEVEL"] == "0"
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="asks Linux how much memory a process has")
+@pytest.mark.skipif(environment.platform.libc_ver()[0] != "glibc", reason="other allocators keep nothing")
+def test_what_a_stage_leaves_free_goes_back_to_the_system() -> None:
+    script = """
+import numpy as np
+from pipeline.environment import give_back_freed_memory
+resident = lambda: int(open("/proc/self/statm").read().split()[1]) * 4096
+filled = [np.ones(2**20, np.uint8) for _ in range(200)]
+above = np.ones(2**20, np.uint8)
+before = resident()
+del filled
+kept = resident()
+give_back_freed_memory()
+print(before - kept, kept - resident())
+"""
+    environ = {**environment.os.environ, **environment.ALLOCATOR, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, text=True, check=True)
+    kept, given = map(int, done.stdout.split())
+    assert kept < 2**24 and given > 190 * 2**20
