@@ -117,7 +117,8 @@ def test_micro_batches_of_packed_pairs_with_pictures_equal_the_big_batch(model, 
     (whole, totals), (parts, part_totals) = (run(model.params, batch, micro_batches=n) for n in (1, 2))
     size = lambda tree: np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(tree)))  # noqa: E731
     assert size(jax.tree.map(np.subtract, jax.device_get(parts), jax.device_get(whole))) < 1e-6 * size(whole)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), part_totals, totals)
+    # The loss is of scores, which a batch of another size moves by rounding.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), part_totals, totals)
     assert totals["loss"][1] == 5 and size(whole) > 0.1
 
 
