@@ -9,7 +9,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from base_model.cache import LayerCache, Places, attended, key_places
+from base_model.cache import LayerCache, Places, Ring, attended, key_places
 from base_model.config import LayerSpec, ModelConfig
 from base_model.layers import RMSNorm, matmul, param, rms_norm, rotate
 
@@ -40,7 +40,7 @@ def attention_mask(queries: Places, keys: Places, *, window: int | None) -> Bool
 
 def attend(
     query: Float[Array, "B T H D"],
-    cache: LayerCache,
+    cache: LayerCache | Ring,
     queries: Places,
     keys: Places,
     *,
@@ -55,6 +55,8 @@ def attend(
     the scores again: only those of one block exist at once.
     """
     batch, length, heads, size = query.shape
+    if isinstance(cache, Ring):
+        return _attend_alone(query, cache, attention_mask(queries, keys, window=window), scale)
     if length <= whole:
         return _attend(query, queries, cache, keys, window=window, scale=scale)
     filled = -length % block
@@ -84,6 +86,14 @@ def _attend(
     mask = attention_mask(queries, keys, window=window)
     weights = jax.nn.softmax(jnp.where(mask[:, None, None], scores, MASKED), -1)
     return jnp.einsum("bkgts,bskd->btkgd", weights, cache.values).reshape(batch, length, heads, size)
+
+
+def _attend_alone(query: Array, ring: Ring, mask: Array, scale: float) -> Array:
+    """The same for one query a row: what stands in a ring is read as it lies there."""
+    count = len(ring.keys) // len(query)
+    scores = query.reshape(len(ring.keys), -1, query.shape[-1]) @ ring.keys * scale
+    weights = jax.nn.softmax(jnp.where(jnp.repeat(mask, count, 0), scores, MASKED), -1)
+    return (weights @ ring.values).reshape(query.shape)
 
 
 class Context(NamedTuple):
@@ -120,9 +130,9 @@ class Attention(nnx.Module):
         self,
         x: Float[Array, "B T D"],
         context: Context,
-        cache: LayerCache | None = None,
-        shared: LayerCache | None = None,
-    ) -> tuple[Float[Array, "B T D"], LayerCache]:
+        cache: Ring | None = None,
+        shared: LayerCache | Ring | None = None,
+    ) -> tuple[Float[Array, "B T D"], LayerCache | Ring]:
         """Attends to the row itself, or to the cache and the row.
 
         Args:
@@ -139,13 +149,13 @@ class Attention(nnx.Module):
         seen = self._seen(x, context, cache) if shared is None else shared
         queries = keys = context.queries
         if context.remembered is not None:
-            keys = key_places(context.remembered, queries, seen.keys.shape[1])
+            keys = key_places(context.remembered, queries, seen.values.shape[1])
         if self.config.image_attention == "bidirectional-local" and spec.window is None:
             queries, keys = queries._replace(images=None), keys._replace(images=None)
         mixed = attend(query, seen, queries, keys, window=spec.window, scale=self.config.query_scale)
         return matmul(mixed.reshape(*x.shape[:2], -1), self.out[...], self.dtype), seen
 
-    def _seen(self, x: Float[Array, "B T D"], context: Context, cache: LayerCache | None) -> LayerCache:
+    def _seen(self, x: Float[Array, "B T D"], context: Context, cache: Ring | None) -> LayerCache | Ring:
         """The row's keys and values, with what was read before if there is anything."""
         key = self._heads(x, self.key, self.spec.kv_heads)
         value = key if self.spec.key_is_value else self._heads(x, self.value, self.spec.kv_heads)

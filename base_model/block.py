@@ -4,7 +4,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from base_model.attention import Attention, Context, LayerCache
+from base_model.attention import Attention, Context
+from base_model.cache import LayerCache, Ring
 from base_model.config import LayerSpec, ModelConfig
 from base_model.layers import GatedMLP, RMSNorm, constant
 from base_model.moe import Experts
@@ -38,9 +39,9 @@ class Block(nnx.Module):
         x: Float[Array, "B T D"],
         context: Context,
         own: Float[Array, "B T P"] | None = None,
-        cache: LayerCache | None = None,
-        shared: LayerCache | None = None,
-    ) -> tuple[Float[Array, "B T D"], LayerCache]:
+        cache: Ring | None = None,
+        shared: LayerCache | Ring | None = None,
+    ) -> tuple[Float[Array, "B T D"], LayerCache | Ring]:
         """One layer; `own` is its own embedding of each token, the others and what is returned are Attention's."""
         branch, seen = self.attention(self.attention_norm(x), context, cache, shared)
         x = x + (self.attention_post_norm(branch) if self.config.post_norms else branch)

@@ -15,22 +15,33 @@ from base_model.config import LayerSpec, ModelConfig
 
 
 class LayerCache(NamedTuple):
-    """Keys and values of one layer, [B, S, K, D]: in rings, or of tokens one after another."""
+    """Keys and values of one layer's tokens, one after another."""
 
     keys: Float[Array, "B S K D"]
     values: Float[Array, "B S K D"]
+
+
+class Ring(NamedTuple):
+    """Keys and values of one layer in their slots, laid out as the products with a single query want them.
+
+    N is B * K, the heads of a row beside one another: left apart, an axis of one head is dropped between the write of a
+    token and its use, and XLA then copies the whole ring, several times over, for each token.
+    """
+
+    keys: Float[Array, "N D S"]
+    values: Float[Array, "N S D"]
 
 
 class Cache(NamedTuple):
     """Rows that can be read on.
 
     Attributes:
-        layers: a ring of each layer; None for one that reads the keys of another.
+        layers: each layer's; None for one that reads the keys of another.
         segments: ring of each token's packed example, 0 for padding and for slots not yet taken; no layer's is longer.
         length: tokens read so far, padding among them: the number of the next one. Rows count alike.
     """
 
-    layers: tuple[LayerCache | None, ...]
+    layers: tuple[Ring | None, ...]
     segments: Int[Array, "B S"]
     length: Int[Array, ""]
 
@@ -53,12 +64,27 @@ class Places(NamedTuple):
 def start(config: ModelConfig, seen: Sequence[LayerCache], segments: Int[Array, "B T"], slots: int) -> Cache:
     """The cache of rows that have been read from their beginning and will be at most `slots` tokens long."""
 
-    def rings(number: int, spec: LayerSpec) -> LayerCache | None:
+    def ring(number: int, spec: LayerSpec) -> Ring | None:
+        if spec.kv_source is not None:
+            return None
+        keys, values = _turned(seen[number])
         size = _size(config, number, spec, slots)
-        return LayerCache(*(_ring(x, size) for x in seen[number])) if spec.kv_source is None else None
+        return Ring(_ring(keys, size, axis=2), _ring(values, size))
 
-    layers = tuple(rings(number, spec) for number, spec in enumerate(config.layers))
+    layers = tuple(ring(number, spec) for number, spec in enumerate(config.layers))
     return Cache(layers, _ring(segments, slots), jnp.int32(segments.shape[1]))
+
+
+def _turned(layer: LayerCache) -> Ring:
+    """Tokens one after another as a ring of that many slots."""
+    keys, values = (x.reshape(-1, *x.shape[2:]) for x in (jnp.moveaxis(layer[0], 1, 3), jnp.moveaxis(layer[1], 1, 2)))
+    return Ring(keys, values)
+
+
+def _unrolled(ring: Ring, rows: int) -> LayerCache:
+    """The slots of a ring, one after another."""
+    keys, values = (x.reshape(rows, -1, *x.shape[1:]) for x in ring)
+    return LayerCache(jnp.moveaxis(keys, 3, 1), jnp.moveaxis(values, 2, 1))
 
 
 def _size(config: ModelConfig, number: int, spec: LayerSpec, slots: int) -> int:
@@ -67,22 +93,29 @@ def _size(config: ModelConfig, number: int, spec: LayerSpec, slots: int) -> int:
     return min(slots, max(slots if reader.window is None else reader.window for reader in readers))
 
 
-def _ring(x: Shaped[Array, "B T ..."], size: int) -> Shaped[Array, "B S ..."]:
-    """The last tokens of a row in their slots."""
-    length = x.shape[1]
+def _ring(x: Shaped[Array, "..."], size: int, axis: int = 1) -> Shaped[Array, "..."]:
+    """The last of the tokens along an axis in their slots."""
+    length = x.shape[axis]
     if length > size:
-        return jnp.roll(x[:, -size:], length % size, 1)
-    return jnp.pad(x, [(0, size - length if axis == 1 else 0) for axis in range(x.ndim)])
+        return jnp.roll(jax.lax.slice_in_dim(x, length - size, length, axis=axis), length % size, axis)
+    return jnp.pad(x, [(0, size - length if i == axis else 0) for i in range(x.ndim)])
 
 
-def attended(ring: LayerCache, new: LayerCache, first: Int[Array, ""]) -> LayerCache:
+def attended(ring: Ring, new: LayerCache, first: Int[Array, ""]) -> Ring | LayerCache:
     """What new tokens see: the ring with a single one in its slot, or several behind the ring as it was.
 
     Several in their slots at once would take those of tokens that the earlier of them still see.
     """
     if new.keys.shape[1] == 1:
-        return LayerCache(*(_put(*pair, first) for pair in zip(ring, new, strict=True)))
-    return LayerCache(*(jnp.concatenate(pair, 1) for pair in zip(ring, new, strict=True)))
+        return _written(ring, new, first)
+    before = _unrolled(ring, len(new.keys))
+    return LayerCache(*(jnp.concatenate(pair, 1) for pair in zip(before, new, strict=True)))
+
+
+def _written(ring: Ring, new: LayerCache, first: Int[Array, ""]) -> Ring:
+    """A ring with new tokens in their slots."""
+    keys, values = _turned(new)
+    return Ring(_put(ring.keys, keys, first, axis=2), _put(ring.values, values, first))
 
 
 def key_places(segments: Int[Array, "B S"], queries: Places, seen: int) -> Places:
@@ -113,32 +146,35 @@ def key_places(segments: Int[Array, "B S"], queries: Places, seen: int) -> Place
     return Places(slots, segments, images)
 
 
-def extended(cache: Cache, seen: Sequence[LayerCache], segments: Int[Array, "B T"]) -> Cache:
+def extended(cache: Cache, seen: Sequence[Ring | LayerCache], segments: Int[Array, "B T"]) -> Cache:
     """The cache after new tokens, given what they attended to."""
     count = segments.shape[1]
 
-    def kept(ring: LayerCache | None, layer: LayerCache) -> LayerCache | None:
-        if ring is None or count == 1:
+    def kept(ring: Ring | None, layer: Ring | LayerCache) -> Ring | None:
+        if ring is None or isinstance(layer, Ring):
             return None if ring is None else layer
-        return LayerCache(*(_put(old, x[:, -count:], cache.length) for old, x in zip(ring, layer, strict=True)))
+        return _written(ring, LayerCache(*(x[:, -count:] for x in layer)), cache.length)
 
     layers = tuple(kept(*pair) for pair in zip(cache.layers, seen, strict=True))
     return Cache(layers, _put(cache.segments, segments, cache.length), cache.length + count)
 
 
-def _put(ring: Shaped[Array, "B S ..."], new: Shaped[Array, "B T ..."], first: Int[Array, ""]) -> Array:
-    """A ring with new tokens, of which number `first` is the first, in their slots."""
-    size, count = ring.shape[1], new.shape[1]
+def _put(ring: Shaped[Array, "..."], new: Shaped[Array, "..."], first: Int[Array, ""], axis: int = 1) -> Array:
+    """A ring along an axis with new tokens, of which number `first` is the first, in their slots."""
+    size, count = ring.shape[axis], new.shape[axis]
     if count == 1:
-        return jax.lax.dynamic_update_slice_in_dim(ring, new, first % size, 1)
-    new = new[:, -size:]
-    slots = (first + count - new.shape[1] + jnp.arange(new.shape[1])) % size
-    return ring.at[:, slots].set(new, unique_indices=True)
+        return jax.lax.dynamic_update_slice_in_dim(ring, new, first % size, axis)
+    fitting = min(size, count)
+    slots = (first + count - fitting + jnp.arange(fitting)) % size
+    new = jax.lax.slice_in_dim(new, count - fitting, count, axis=axis)
+    return ring.at[(slice(None),) * axis + (slots,)].set(new, unique_indices=True)
 
 
 def moved(cache: Cache, length: Int[Array, ""]) -> Cache:
     """The same rows as if they had begun later, so that their next token is number `length`: no less than it was."""
-    layers, segments = jax.tree.map(
-        lambda ring: jnp.roll(ring, length - cache.length, 1), (cache.layers, cache.segments)
-    )
-    return Cache(layers, segments, length)
+    later = length - cache.length
+
+    def ring(layer: Ring | None) -> Ring | None:
+        return None if layer is None else Ring(jnp.roll(layer.keys, later, 2), jnp.roll(layer.values, later, 1))
+
+    return Cache(tuple(ring(layer) for layer in cache.layers), jnp.roll(cache.segments, later, 1), length)

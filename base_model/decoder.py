@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from base_model.attention import Context
 from base_model.block import Block
-from base_model.cache import Cache, LayerCache, Places, extended, start
+from base_model.cache import Cache, LayerCache, Places, Ring, extended, start
 from base_model.config import ModelConfig
 from base_model.layers import RMSNorm, matmul, param
 from base_model.media import Inputs, Media, among, in_places
@@ -148,10 +148,10 @@ class Decoder(nnx.Module):
 
     def _layers(
         self, x: Float[Array, "B T D"], context: Context, own: list[Array | None], cache: Cache | None
-    ) -> tuple[list[Array], list[LayerCache]]:
+    ) -> tuple[list[Array], list[LayerCache | Ring]]:
         """What each layer leaves, and the keys and values it attended to."""
         states: list[Array] = []
-        seen: list[LayerCache] = []
+        seen: list[LayerCache | Ring] = []
         for number, block in enumerate(self.blocks):
             source = block.spec.kv_source
             x, layer = block(

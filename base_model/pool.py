@@ -23,6 +23,7 @@ from base_model.sampling import (
     Vocabulary,
     by_row,
     extended,
+    of_rows,
     opened,
     read_prompts,
 )
@@ -148,7 +149,14 @@ def _admit(
     new = opened(by_row(lambda x: x[chosen // copies], read), keys[chosen], replies.samples.tokens.shape[1])
     now = moved(new.read.cache, replies.read.cache.length)
     new = new._replace(read=new.read._replace(cache=now))
-    return jax.tree.map(lambda old, x: old if old.ndim == 0 else old.at[place].set(x, mode="drop"), replies, new)
+    rows, count = len(replies.steps), len(place)
+
+    def put(old: Array, x: Array) -> Array:
+        if old.ndim == 0:
+            return old
+        return of_rows(old, rows).at[place].set(of_rows(x, count), mode="drop").reshape(old.shape)
+
+    return jax.tree.map(put, replies, new)
 
 
 @partial(jax.jit, static_argnums=(0, 4, 5), donate_argnums=2)

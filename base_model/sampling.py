@@ -172,8 +172,18 @@ def read_prompts(
 
 
 def by_row(change: Callable[[Array], Array], read: Prompts) -> Prompts:
-    """Changes the rows of prompts; what all rows share stays."""
-    return jax.tree.map(lambda x: x if x.ndim == 0 else change(x), read)
+    """Changes the rows of prompts, axis 0 of what `change` is given; what all rows share stays."""
+    rows = len(read.hidden)
+
+    def changed(x: Array) -> Array:
+        return x if x.ndim == 0 else change(of_rows(x, rows)).reshape(-1, *x.shape[1:])
+
+    return jax.tree.map(changed, read)
+
+
+def of_rows(x: Array, rows: int) -> Array:
+    """An array with its rows on axis 0, of which rings have several to a row of the batch on axis 1."""
+    return x.reshape(rows, -1, *x.shape[1:])
 
 
 def opened(read: Prompts, keys: Key[Array, " B"], length: int) -> Replies:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from base_model.batch import cuts_of
-from base_model.cache import LayerCache, Places, attended, extended, key_places, moved, start
+from base_model.cache import LayerCache, Places, Ring, attended, extended, key_places, moved, start
 from base_model.config import LayerSpec, ModelConfig
 
 LOCAL = LayerSpec(window=5, heads=1, kv_heads=1, head_dim=2, mlp_dim=1)
@@ -29,12 +29,19 @@ def segments(first, end):
     return jnp.array([[1] * LENGTH, [0] * 3 + [1] * (LENGTH - 3)])[:, first:end]
 
 
+def unrolled(layer):
+    """Slots one after another, as numpy arrays."""
+    if isinstance(layer, Ring):
+        layer = LayerCache(jnp.moveaxis(layer.keys, 2, 1)[:, :, None], layer.values[:, :, None])
+    return LayerCache(*map(np.asarray, layer))
+
+
 def read(cache, first, end):
     """Reads tokens on, and what each layer attended to with its places."""
     new, queries = tokens(first, end), Places(jnp.arange(first, end), segments(first, end))
     seen = [None if ring is None else attended(ring, new, jnp.int32(first)) for ring in cache.layers]
     seen = [layer if spec.kv_source is None else seen[spec.kv_source] for spec, layer in zip(LAYERS, seen, strict=True)]
-    places = [key_places(cache.segments, queries, layer.keys.shape[1]) for layer in seen]
+    places = [key_places(cache.segments, queries, layer.values.shape[1]) for layer in seen]
     return extended(cache, seen, segments(first, end)), seen, places
 
 
@@ -56,16 +63,15 @@ def test_every_query_finds_the_keys_in_its_window_whatever_the_parts(cuts):
                 wanted = [n for n in range(nearest, query + 1) if segments(n, n + 1)[row, 0]]
                 distance = query - np.asarray(place.slots)
                 mine = there[row] & (distance >= 0) & (distance < (spec.window or LENGTH))
-                assert sorted(np.asarray(layer.keys)[row, mine, 0, 0]) == wanted
-                np.testing.assert_array_equal(np.asarray(layer.keys)[row, mine, 0, 0], np.asarray(place.slots)[mine])
-                np.testing.assert_array_equal(
-                    np.asarray(layer.values)[row, mine, 0, 1], np.asarray(place.slots)[mine] + 100 * (row + 1)
-                )
+                keys, values = (x[row, mine, 0, 1] for x in unrolled(layer))
+                assert sorted(keys) == wanted
+                np.testing.assert_array_equal(keys, np.asarray(place.slots)[mine])
+                np.testing.assert_array_equal(values, np.asarray(place.slots)[mine] + 100 * (row + 1))
 
 
 def test_a_ring_is_as_long_as_the_widest_window_of_those_who_read_it():
     layers = begun(4).layers
-    assert [None if ring is None else ring.keys.shape[1] for ring in layers] == [7, LENGTH, None, None]
+    assert [None if ring is None else ring.values.shape[1] for ring in layers] == [7, LENGTH, None, None]
 
 
 def test_rows_that_began_later_read_on_as_they_would_have():
@@ -74,19 +80,19 @@ def test_rows_that_began_later_read_on_as_they_would_have():
         new, queries = tokens(width, width + 1), Places(jnp.array([later]), segments(width, width + 1))
         for ring in cache.layers[:2]:
             seen = attended(ring, new, cache.length)
-            place = key_places(cache.segments, queries, seen.keys.shape[1])
+            place = key_places(cache.segments, queries, seen.values.shape[1])
             there = np.asarray(place.segments)[0] > 0
             distance = later - np.asarray(place.slots)
-            found = np.asarray(seen.keys)[0, there, 0, 0]
+            found = unrolled(seen).keys[0, there, 0, 0]
             np.testing.assert_array_equal(found, width - distance[there])
-            assert len(found) == min(width + 1, ring.keys.shape[1])
+            assert len(found) == min(width + 1, ring.values.shape[1])
 
 
 def test_pictures_in_what_is_read_on_are_numbered_and_those_before_are_not():
     cache = begun(6)
     queries = Places(jnp.arange(6, 9), segments(6, 9), jnp.array([[1, 1, 0], [0, 2, 2]]))
     for ring in cache.layers[:2]:
-        images = np.asarray(key_places(cache.segments, queries, ring.keys.shape[1] + 3).images)
+        images = np.asarray(key_places(cache.segments, queries, ring.values.shape[1] + 3).images)
         assert not images[:, :-3].any()
         np.testing.assert_array_equal(images[:, -3:], queries.images)
 
