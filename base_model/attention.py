@@ -1,6 +1,5 @@
 """Multi-query attention with per-head norms, rotary positions, and masks by segment and window."""
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -52,7 +51,8 @@ def attend(
     """softmax(scale * q k + mask) v, each query head with the key-value head of its group.
 
     Up to `whole` queries are one product. More are taken `block` at a time, in the backward pass too, which computes
-    the scores again: only those of one block exist at once.
+    the scores again: only those of one block exist at once. Where a row sees itself through a window, a block is given
+    the keys that it can see and no others.
     """
     batch, length, heads, size = query.shape
     if isinstance(cache, Ring):
@@ -70,8 +70,21 @@ def attend(
         blocks(queries.segments, 1),
         None if queries.images is None else blocks(queries.images, 1),
     )
-    attend_block = jax.checkpoint(partial(_attend, cache=cache, keys=keys, window=window, scale=scale))
-    mixed = jax.lax.map(lambda part: attend_block(*part), (blocks(query, 1), parts))
+    before = length if window is None or keys is not queries or keys.images is not None else window
+    reach = min(before + block, length)
+
+    @jax.checkpoint
+    def attend_block(part: tuple[Array, Places, Array]) -> Array:
+        query, places, first = part
+        # A slice that would end behind the row is moved inside, and still holds all that is seen.
+        near = lambda x, axis: jax.lax.dynamic_slice_in_dim(x, jnp.maximum(first - before, 0), reach, axis)  # noqa: E731
+        seen, there = cache, keys
+        if reach < length:
+            seen, there = LayerCache(*(near(x, 1) for x in cache)), Places(near(keys.slots, 0), near(keys.segments, 1))
+        return _attend(query, places, seen, there, window=window, scale=scale)
+
+    firsts = jnp.arange(0, length, block)
+    mixed = jax.lax.map(attend_block, (blocks(query, 1), parts, firsts))
     return jnp.moveaxis(mixed, 0, 1).reshape(batch, -1, heads, size)[:, :length]
 
 

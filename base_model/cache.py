@@ -61,13 +61,15 @@ class Places(NamedTuple):
     images: Int[Array, "B T"] | None = None
 
 
-def start(config: ModelConfig, seen: Sequence[LayerCache], segments: Int[Array, "B T"], slots: int) -> Cache:
+def start(config: ModelConfig, seen: Sequence[LayerCache | Ring], segments: Int[Array, "B T"], slots: int) -> Cache:
     """The cache of rows that have been read from their beginning and will be at most `slots` tokens long."""
 
     def ring(number: int, spec: LayerSpec) -> Ring | None:
         if spec.kv_source is not None:
             return None
-        keys, values = _turned(seen[number])
+        layer = seen[number]
+        assert isinstance(layer, LayerCache)  # a row that begins has no rings yet
+        keys, values = _turned(layer)
         size = _size(config, number, spec, slots)
         return Ring(_ring(keys, size, axis=2), _ring(values, size))
 
@@ -151,8 +153,10 @@ def extended(cache: Cache, seen: Sequence[Ring | LayerCache], segments: Int[Arra
     count = segments.shape[1]
 
     def kept(ring: Ring | None, layer: Ring | LayerCache) -> Ring | None:
-        if ring is None or isinstance(layer, Ring):
-            return None if ring is None else layer
+        if ring is None:
+            return None
+        if isinstance(layer, Ring):
+            return layer
         return _written(ring, LayerCache(*(x[:, -count:] for x in layer)), cache.length)
 
     layers = tuple(kept(*pair) for pair in zip(cache.layers, seen, strict=True))

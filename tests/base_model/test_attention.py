@@ -122,19 +122,20 @@ def test_a_query_that_sees_nothing_gives_no_nan():
     assert np.isfinite(value) and np.isfinite(gradient).all()
 
 
-@pytest.mark.parametrize("window", [None, 5])
-def test_blocks_of_queries_give_what_all_at_once_do(window):
+@pytest.mark.parametrize(("window", "pictured"), [(None, True), (5, True), (5, False), (2, False)])
+def test_blocks_of_queries_give_what_all_at_once_do(window, pictured):
     rng = np.random.default_rng(0)
     draw = lambda heads, length: jnp.asarray(rng.normal(size=(2, length, heads, 6)), jnp.float32)  # noqa: E731
     query, cache = draw(4, LENGTH), LayerCache(draw(2, LENGTH), draw(2, LENGTH))
     segments, images = (jnp.array([runs(rng, 4) for _ in range(2)]) for _ in range(2))
-    places = Places(jnp.arange(LENGTH), segments, images)
+    places = Places(jnp.arange(LENGTH), segments, images if pictured else None)
     weight = jnp.where((segments > 0)[..., None, None], draw(4, LENGTH), 0)
 
     def run(whole, block):
         def total(query, cache):
             mixed = attend(query, cache, places, places, window=window, scale=0.4, whole=whole, block=block)
-            return (mixed * weight).sum(), mixed
+            # What padding sees is anything.
+            return (mixed * weight).sum(), jnp.where((segments > 0)[..., None, None], mixed, 0)
 
         return jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))(query, cache)
 

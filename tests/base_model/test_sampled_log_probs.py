@@ -1,5 +1,6 @@
 """What the sampler says of its tokens is what the trainer says of them, for every family of models."""
 
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -10,6 +11,7 @@ from base_model.batch import Batch, cuts_of, pad_left
 from base_model.config import read_config
 from base_model.gemma import control_tokens, model_config, soft_tokens
 from base_model.generate import reply_keys, vocabulary_of
+from base_model.interleave import Example
 from base_model.media import stack
 from base_model.published.golden import read_golden, rows_of
 from base_model.published.golden_media import media_of
@@ -62,3 +64,21 @@ def test_sampled_log_probs_are_the_trainers(name, tiny_model, structure, make_ex
     score = jax.jit(lambda params, rows: response_log_probs(models, params, rows, length=LENGTH, temperature=1.0))
     expected, _ = score(params, join(copied, responses_of(samples, vocabulary)))
     np.testing.assert_allclose(samples.log_probs, np.where(samples.mask, expected, 0), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_what_is_drawn_behind_a_prompt_of_32k_tokens_is_the_trainers(tiny_model, structure):
+    """The reply ends where a context of 32,768 tokens does."""
+    length, width = 16, 32_768 - 16
+    endless = vocabulary_of(tiny_model)._replace(end_of_turn=-1, stops=())
+    asked = np.random.default_rng(0).integers(3, 200, width).astype(np.int32)
+    prompts = pad_left([Example(tokens=asked, learn=np.zeros(width, bool))], width)
+    cuts = cuts_of(prompts.tokens, ())
+    assert len(cuts) == 15
+    samples = sample(
+        structure, tiny_model.params, prompts, reply_keys(jax.random.key(1), np.arange(1, dtype=np.uint32), 1),
+        vocabulary=endless, config=SamplingConfig(max_new_tokens=length), cuts=cuts,
+    )  # fmt: skip
+    score = jax.jit(partial(response_log_probs, Models(structure, endless), length=length, temperature=1.0))
+    expected, _ = score(tiny_model.params, join(prompts, responses_of(samples, endless)))
+    np.testing.assert_allclose(samples.log_probs, expected, atol=1e-5)
