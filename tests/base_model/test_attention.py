@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import jax
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from base_model.attention import Attention, Context, LayerCache, Places, attend, attention_mask
+from base_model.cache import Ring, attended, key_places
 from base_model.config import LayerSpec, ModelConfig
 
 LENGTH = 9
@@ -143,3 +145,27 @@ def test_blocks_of_queries_give_what_all_at_once_do(window, pictured):
     for block in (1, 4, 3):  # 4 leaves the last block short
         for one, other in zip(jax.tree.leaves(expected), jax.tree.leaves(run(LENGTH - 1, block)), strict=True):
             np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2])
+def test_a_loop_that_reads_one_token_after_another_copies_no_ring(kv_heads):
+    rows, slots, size = 3, 16, 8
+    rings = Ring(jnp.zeros((rows * kv_heads, size, slots)), jnp.zeros((rows * kv_heads, slots, size)))
+
+    @jax.jit
+    def run(query, ring):
+        def step(number, carry):
+            query, ring = carry
+            seen = attended(ring, LayerCache(query[:, :, :kv_heads], query[:, :, -kv_heads:]), number)
+            queries = Places(number[None], jnp.ones((rows, 1), int))
+            keys = key_places(jnp.ones((rows, slots), int), queries, slots)
+            return attend(query, seen, queries, keys, window=None, scale=0.5), seen
+
+        return jax.lax.fori_loop(0, slots, step, (query, ring))
+
+    compiled = run.lower(jnp.ones((rows, 1, 4, size)), rings).compile()
+    inside = compiled.as_text().split("ENTRY")[0]
+    assert "dynamic-update-slice(" in inside
+    ring = re.compile(rf" = f32\[[0-9,]*({slots}(,1)?,{size}|{size},{slots})[0-9,]*\]\S* copy\(")
+    copied = [line for line in inside.splitlines() if ring.search(line)]
+    assert not copied, "\n".join(copied)
