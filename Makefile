@@ -16,7 +16,7 @@ BROWSABLE := $(VENV)/.installed-browser
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make quickstart   run the whole pipeline on the shipped model and packaged data (about 5 minutes on two cores)"
+	@echo "make quickstart   run the whole pipeline on the shipped model and packaged data (5 to 7 minutes on two cores)"
 	@echo "make test         linters, types, import layers and tests"
 	@echo "make lint         linters, types and import layers only"
 	@echo "make bench        the benchmarks"
