@@ -4,7 +4,6 @@ XLA's compiled programs are kept under the user's cache folder, so a second run 
 `THEODOLITE_COMPILE_CACHE=off` turns that off, and whoever sets `JAX_COMPILATION_CACHE_DIR` keeps their own choice.
 """
 
-import ctypes
 import gc
 import hashlib
 import importlib.util
@@ -82,6 +81,8 @@ def give_back_freed_memory() -> None:
 
     Without it, a run's peak is not that of its largest stage but grows with the gaps.
     """
+    import ctypes  # not before every command, help pages among them
+
     gc.collect()
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL("libc.so.6").malloc_trim(0)
