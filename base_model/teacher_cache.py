@@ -122,8 +122,7 @@ def write_cache(folder: Path, teacher: LanguageModel, examples: Sequence[Example
                     start += len(part[number])
         return Targets(*map(np.concatenate, zip(*found, strict=True)))
 
-    with progress("teacher", total=len(starts)) as advance:
-        advance(len(starts) - len(missing))
+    with progress("teacher", total=len(starts), done=len(starts) - len(missing)) as advance:
         for number in missing:
             arrays = targets(examples[starts[number] : starts[number] + EXAMPLES_A_FILE])._asdict()
             write_whole(folder / _name(number), save(arrays, metadata={"content_digest": content_digest(arrays)}))

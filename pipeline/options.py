@@ -9,6 +9,7 @@ underscore (`from_`) and is written without it (`--from`).
 import argparse
 import dataclasses
 import enum
+import functools
 import re
 import typing
 from collections.abc import Mapping, Sequence
@@ -134,6 +135,10 @@ def _parser(config_class: type) -> ArgumentParser:
     return parser
 
 
+# Kept: to make one takes longer than to read with it, and in a run's folder a command reads its options twice.
+_reader = functools.cache(_parser)
+
+
 def _split(
     arguments: Sequence[str], kinds: Mapping[str, Any], positional: str | None
 ) -> tuple[list[str], list[tuple[str, Any]]]:
@@ -218,7 +223,7 @@ def _build(
         if is_null and type(None) not in typing.get_args(kinds[key]):
             raise BadInput(f"option {key.rstrip('_')} wants {describe_type(kinds[key])}, was given null{origin[key]}")
         place[leaf] = None if is_null else value
-    parser = _parser(config_class)
+    parser = _reader(config_class)
     try:
         namespace = parser.parse_object(nested)
     except argparse.ArgumentError as error:

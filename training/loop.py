@@ -95,8 +95,8 @@ def fit(
                     "choose another output folder, or delete it to start over"
                 )
         start = start or 0
-        with MetricsWriter(folder, after_step=start) as writer, progress(label, total=total_steps) as advance:
-            advance(start)
+        bar = progress(label, total=total_steps, done=start)
+        with MetricsWriter(folder, after_step=start) as writer, bar as advance:
             pending: tuple[int, Mapping[str, Any]] | None = None
             for index in range(start, 0 if ended(state) else total_steps):
                 state, metrics = step(state, index)

@@ -50,6 +50,7 @@ def progress(
     title: str,
     total: int | None = None,
     *,
+    done: int = 0,
     stream: Stream | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Advance]:
@@ -58,6 +59,7 @@ def progress(
     Args:
         title: What is being done, in a word or two.
         total: How many steps there are; None if unknown.
+        done: How many of them an earlier run did; what is left is foretold from the others.
         stream: Where to; stderr if None, so that results on stdout stay clean.
         clock: Seconds, for tests.
 
@@ -65,21 +67,23 @@ def progress(
         A function `advance(steps=1, **metrics)`.
     """
     out: Stream = sys.stderr if stream is None else stream
-    show = _bar(title, total, out, clock) if out.isatty() else _lines(title, total, out, clock)
+    show = _bar(title, total, done, out, clock) if out.isatty() else _lines(title, total, done, out, clock)
     with show as advance:
         yield advance
 
 
 @contextlib.contextmanager
-def _lines(title: str, total: int | None, stream: Stream, clock: Callable[[], float]) -> Iterator[Advance]:
+def _lines(
+    title: str, total: int | None, done: int, stream: Stream, clock: Callable[[], float]
+) -> Iterator[Advance]:
     start = last = clock()
-    done = shown = 0
+    before = shown = done
     latest: dict[str, Any] = {}
 
     def line(now: float, end: str = "") -> None:
         nonlocal last, shown
         last, shown = now, done
-        status = _status(done, total, now - start, latest, ended=bool(end))
+        status = _status(done, total, now - start, latest, ended=bool(end), before=before)
         stream.write(f"{title}: {status}{end}\n")
         stream.flush()
 
@@ -102,7 +106,9 @@ def _lines(title: str, total: int | None, stream: Stream, clock: Callable[[], fl
 
 
 @contextlib.contextmanager
-def _bar(title: str, total: int | None, stream: Stream, clock: Callable[[], float]) -> Iterator[Advance]:
+def _bar(
+    title: str, total: int | None, done: int, stream: Stream, clock: Callable[[], float]
+) -> Iterator[Advance]:
     # rich takes 0.1 s to import, which a command that only prints a line should not pay
     from rich.console import Console
     from rich.progress import (
@@ -126,7 +132,7 @@ def _bar(title: str, total: int | None, stream: Stream, clock: Callable[[], floa
     latest: dict[str, Any] = {}
     drawn = clock()
     with Progress(*columns, console=Console(file=cast(IO[str], stream)), refresh_per_second=5) as bar:
-        task = bar.add_task(title, total=total, metrics="")
+        task = bar.add_task(title, total=total, completed=done, metrics="")
 
         def advance(steps: int = 1, **metrics: Any) -> None:
             nonlocal drawn
@@ -140,10 +146,12 @@ def _bar(title: str, total: int | None, stream: Stream, clock: Callable[[], floa
         bar.update(task, metrics=_metrics(latest))
 
 
-def _status(done: int, total: int | None, seconds: float, latest: dict[str, Any], *, ended: bool) -> str:
+def _status(
+    done: int, total: int | None, seconds: float, latest: dict[str, Any], *, ended: bool, before: int
+) -> str:
     parts = [f"{done} steps" if total is None else f"{done}/{total}", _duration(seconds)]
-    if total and 0 < done < total and not ended:
-        parts.append(f"about {_duration(seconds * (total - done) / done)} left")
+    if total and before < done < total and not ended:
+        parts.append(f"about {_duration(seconds * (total - done) / (done - before))} left")
     if latest:
         parts.append(_metrics(latest))
     return ", ".join(parts)

@@ -18,9 +18,9 @@ class Terminal(io.StringIO):
         return True
 
 
-def run(total: int | None, steps: int, seconds_a_step: float) -> list[str]:
+def run(total: int | None, steps: int, seconds_a_step: float, done: int = 0) -> list[str]:
     stream, clock = io.StringIO(), Clock()
-    with progress("SFT", total, stream=stream, clock=clock) as advance:
+    with progress("SFT", total, done=done, stream=stream, clock=clock) as advance:
         for step in range(steps):
             clock.now += seconds_a_step
             advance(1, loss=2.0 / (step + 1))
@@ -44,6 +44,12 @@ def test_slow_work_gets_a_line_every_ten_seconds() -> None:
 
 def test_fast_work_does_not_flood() -> None:
     assert run(total=1000, steps=1000, seconds_a_step=0.0004) == ["SFT: 1000/1000, 0 s, loss 0.002, done"]
+
+
+def test_what_is_left_is_foretold_from_the_steps_of_this_run() -> None:
+    lines = run(total=1000, steps=10, seconds_a_step=10.0, done=900)
+    assert lines[0] == "SFT: 901/1000, 10 s, about 16 min 30 s left, loss 2"
+    assert lines[-1] == "SFT: 910/1000, 1 min 40 s, loss 0.2, done"
 
 
 def test_an_unknown_total() -> None:
