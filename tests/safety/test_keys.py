@@ -25,15 +25,34 @@ def test_a_pair(tmp_path):
     path = tmp_path / "new" / "gates.pem"
     name = make_pair(path)
     assert name == name_of(read_private(path)) == read_public(public_beside(path)) == read_public(name)
-    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.stat().st_mode & 0o777 == 0o600 and path.parent.stat().st_mode & 0o077 == 0
     assert sorted(file.name for file in path.parent.iterdir()) == ["gates.pem", "gates.pem.pub"]
     before = path.read_bytes()
     with pytest.raises(BadInput, match="never overwritten"):
         make_pair(path)
     assert path.read_bytes() == before
+    path.unlink()
+    with pytest.raises(BadInput, match="gates.pem.pub exists already"):
+        make_pair(path)
+    assert not path.exists() and read_public(public_beside(path)) == name
+    path.write_bytes(before)
     if shutil.which("openssl"):
         shown = subprocess.run(["openssl", "pkey", "-in", path, "-pubout"], capture_output=True, text=True)
         assert shown.stdout == public_beside(path).read_text()
+
+
+def test_a_key_that_another_process_makes_meanwhile_stays(tmp_path, monkeypatch):
+    """It comes between the look whether there is one and the write."""
+    path, real = tmp_path / "key", Ed25519PrivateKey.generate
+
+    def meanwhile():
+        path.write_text("another one")
+        return real()
+
+    monkeypatch.setattr(Ed25519PrivateKey, "generate", meanwhile)
+    with pytest.raises(BadInput, match="cannot write the key .*: File exists"):
+        make_pair(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["key"] and path.read_text() == "another one"
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o666])
@@ -80,6 +99,8 @@ def test_what_is_no_public_key(tmp_path):
         (tmp_path / "key", "no public key in PEM"),
         (tmp_path / "ec", "not an ed25519 one"),
         ("ed25519:12", "wanted the name of a key"),
+        (f"ed25519:{'0' * 64}\n", "wanted the name of a key"),
+        (f"ed25519:{'0' * 66}", "wanted the name of a key"),
     ):
         with pytest.raises(BadInput, match=reason):
             read_public(source)
