@@ -1,5 +1,6 @@
 """Key files: who may read them, what is no key, and what is never overwritten."""
 
+import os
 import shutil
 import subprocess
 
@@ -65,7 +66,7 @@ def test_a_key_that_others_may_read_is_refused(tmp_path, mode):
 
 
 def test_what_is_no_private_key(tmp_path):
-    """Missing, a link, a folder, text, another algorithm, behind a password."""
+    """Missing, a link, a folder, a pipe that nobody writes to, text, another algorithm, behind a password."""
     path = tmp_path / "key"
     with pytest.raises(BadInput, match="make one with theodolite safety keygen"):
         read_private(path)
@@ -77,6 +78,9 @@ def test_what_is_no_private_key(tmp_path):
     (tmp_path / "folder").mkdir(mode=0o700)
     with pytest.raises(BadInput, match="cannot read the signing key"):
         read_private(tmp_path / "folder")
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    with pytest.raises(BadInput, match="must be a file"):
+        read_private(tmp_path / "pipe")
     secret = BestAvailableEncryption(b"secret")
     for content, reason in (
         (b"hello", "no private key"),

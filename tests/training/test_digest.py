@@ -31,10 +31,12 @@ def test_golden():
 def test_manifest_is_sorted_and_complete(folder):
     """Hidden files count too; paths are relative with slashes."""
     (folder / ".hidden").write_text("x")
+    (folder / "z").touch()
     assert [(entry.path, entry.size) for entry in manifest(folder)] == [
         (".hidden", 1),
         ("config.json", 2),
         ("params/a.bin", 2),
+        ("z", 0),
     ]
 
 
