@@ -94,7 +94,8 @@ def _hash_file(path: Path) -> ManifestEntry:
         if not stat.S_ISREG(kind):  # before opening: opening a pipe would wait for its other end
             what = "a symbolic link" if stat.S_ISLNK(kind) else "not a regular file"
             raise BadInput(f"{path} is {what}; a digest needs regular files: copy its content instead")
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        # A pipe that comes into its place meanwhile must not be waited for either.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:
         raise BadInput(f"cannot read {path} to take its digest: {error.strerror}") from error
     hasher, size = hashlib.sha256(), 0

@@ -48,19 +48,28 @@ def test_a_folder_digest_by_hand(folder):
     assert folder_digest(folder) == "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
-def test_a_file_exchanged_for_a_link_while_it_is_looked_at(folder, tmp_path, monkeypatch):
-    """Between the look at what it is and its opening: the link is not followed."""
+@pytest.mark.parametrize(("put", "why"), [("link", "cannot read"), ("pipe", "changed into something that is not a")])
+def test_a_file_exchanged_while_it_is_looked_at(folder, tmp_path, monkeypatch, put, why):
+    """Between the look at what it is and its opening: the link is not followed, the pipe not waited for."""
     real, place = os.open, folder / "params" / "a.bin"
 
     def exchanging(path, flags, *rest):
         if path == place:
             place.rename(tmp_path / "aside")
-            place.symlink_to(tmp_path / "aside")
+            place.symlink_to(tmp_path / "aside") if put == "link" else os.mkfifo(place)
         return real(path, flags, *rest)
 
     monkeypatch.setattr(os, "open", exchanging)
-    with pytest.raises(BadInput, match="cannot read"):
+    with pytest.raises(BadInput, match=why):
         folder_digest(folder)
+
+
+def test_the_last_byte_of_a_large_file_counts(tmp_path):
+    """Larger than what is read at once."""
+    content = bytes(3 * 2**20)
+    for last in (b"0", b"1"):
+        (tmp_path / "large").write_bytes(content + last)
+        assert file_digest(tmp_path / "large") == "sha256:" + hashlib.sha256(content + last).hexdigest()
 
 
 def test_digest_is_that_of_the_content_not_of_the_place(folder, tmp_path):
@@ -101,6 +110,8 @@ def test_links_pipes_and_nothing_are_refused(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadInput, match="no files"):
         folder_digest(tmp_path / "empty")
+    with pytest.raises(BadInput, match="wanted a folder to take a digest of, got .*config.json, which is not one"):
+        folder_digest(folder / "config.json")
     for missing in (folder_digest, file_digest):
         with pytest.raises(BadInput):
             missing(tmp_path / "nowhere")
