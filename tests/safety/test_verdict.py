@@ -11,7 +11,7 @@ from safety.clauses import Clause
 from safety.gate_folder import ENVELOPE, has_evidence, load, save
 from safety.verdict import Verdict
 from training.digest import folder_digest
-from training.errors import BadInput
+from training.errors import BadInput, GateFailed, GateInconclusive
 
 
 @pytest.fixture
@@ -147,6 +147,8 @@ def test_malformed_verdicts_are_refused(verdict, tmp_path, tamper):
         (lambda v: v | {"profile": 3}, "profile and reasons are texts"),
         (lambda v: v | {"reasons": [3]}, "profile and reasons are texts"),
         (lambda v: v | {"waivers": [["sft", "x", "fail", "y", "because"]]}, "must be a mapping"),
+        (lambda v: v | {"evidence": []}, "it is not a valid verdict"),
+        (lambda v: v | {"extra": 1}, "wanted exactly the fields"),
         (lambda v: v | {"seeds": [0]}, "seeds, scorer and sampling are JSON objects"),
         (lambda v: v | {"clauses": [v["clauses"][0] | {"name": 3}]}, "a clause has a name"),
         (lambda v: v | {"clauses": [v["clauses"][0] | {"outcome": "perhaps"}]}, "has the outcome 'perhaps'"),
@@ -177,3 +179,13 @@ def test_an_outcome_must_follow_from_its_clauses(verdict):
         replace(verdict, clauses=(Clause("a/b", "pass", "", float("nan")),)).to_json()
     with pytest.raises(BadInput, match="does not follow"):
         replace(verdict, clauses=(Clause("a/b", "inconclusive", ""),))
+
+
+def test_what_the_command_line_makes_of_it(verdict):
+    """Nothing of a pass; of the others an error with the code of each."""
+    verdict.raise_unless_passed()
+    for outcome, error, code in (("fail", GateFailed, 3), ("inconclusive", GateInconclusive, 4)):
+        clauses = (Clause("absolute/all/emt", outcome, "why"),)
+        with pytest.raises(error, match=f"the gate of sft says {outcome}: why") as raised:
+            replace(verdict, outcome=outcome, reasons=("why",), clauses=clauses).raise_unless_passed()
+        assert raised.value.exit_code == code
