@@ -1,5 +1,6 @@
 """What a policy is worth on prompts that no stage trained on: its reward, and its answers about pictures."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,9 +49,13 @@ def held_out_rewards(
 ) -> HeldOutRewards:
     """Samples replies to each row's prompt and scores them; the same seed gives every policy the same luck.
 
-    Prompts beyond `max_prompt_length` are left out, as PPO leaves them out: `prompts_that_fit` says which.
+    Prompts beyond `max_prompt_length` are left out, as PPO leaves them out: `prompts_that_fit` says which. A line on
+    stderr says how many.
     """
-    rows = prompts_that_fit(policy, rows, max_prompt_length)
+    given, rows = len(rows), prompts_that_fit(policy, rows, max_prompt_length)
+    if len(rows) < given:
+        print(f"{label}: {given - len(rows)} of {given} prompts have more than max_prompt_length={max_prompt_length} "
+              "tokens and are left out", file=sys.stderr)  # fmt: skip
     asked = convert_rows(rows, lambda row: _prompt(row.values))
     prompts = [_example(policy, messages, row.folder, "reply") for row, messages in zip(rows, asked, strict=True)]
     config = SamplingConfig(max_new_tokens=max_new_tokens, temperature=temperature)

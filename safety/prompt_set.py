@@ -9,6 +9,7 @@ rows.
 
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -129,6 +130,7 @@ def _rows(name: str, path: Path, split: str) -> Iterator[tuple[str, int, Any]]:
     else:
         import datasets
 
+        print(f"{name} is no file here: asking the hub for a data set of that name", file=sys.stderr)
         try:
             rows = datasets.load_dataset(name, split=split)
         except Exception as error:  # the hub client has no common base for "not found" and "no network"

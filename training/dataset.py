@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,6 +107,7 @@ def _read_with_datasets(path: Path, name: str, split: str) -> list[Row]:
             # A damaged picture is one bad row, and a path starts at the file's folder and nowhere else.
             _leave_encoded(data.info.features, datasets.Image)
         else:
+            print(f"{name} is no file here: asking the hub for a data set of that name", file=sys.stderr)
             data = datasets.load_dataset(name, split=split)
         # `datasets` would decode these with torch.
         _leave_encoded(data.info.features, datasets.Audio | datasets.Video)

@@ -13,7 +13,7 @@ def model(tiny_model):
     return one_layer(tiny_model)
 
 
-def test_rewards_of_each_prompt_and_copy(model, picture):
+def test_rewards_of_each_prompt_and_copy(model, picture, capsys):
     rows = as_rows([{"prompt": "hello"}, {"prompt": [turn("what", [picture(1)])]}, {"prompt": [turn("hello")]}])
     options = {
         "label": "test",
@@ -27,9 +27,10 @@ def test_rewards_of_each_prompt_and_copy(model, picture):
     assert found.rewards.shape == (3, 2) and np.isfinite(found.rewards).all() and 0 <= found.empty <= 1
     again = held_out_rewards(model, scalar(model), rows, **options)
     np.testing.assert_array_equal(found.rewards, again.rewards)
-    assert np.ptp(found.rewards) > 0
+    assert np.ptp(found.rewards) > 0 and "left out" not in capsys.readouterr().err
     longer = as_rows([{"prompt": "hello"}, {"prompt": "the cat sat " * 20}])
     assert held_out_rewards(model, scalar(model), longer, **options).rewards.shape == (1, 2), "as in PPO, left out"
+    assert "test: 1 of 2 prompts have more than max_prompt_length=40 tokens and are left out" in capsys.readouterr().err
     with pytest.raises(BadInput, match="^rows:2: a row needs a `prompt`; this one has text"):
         held_out_rewards(model, scalar(model), as_rows([{"prompt": "a"}, {"text": "b"}]), **options)
 

@@ -86,8 +86,8 @@ def test_a_data_set_without_a_name_is_refused():
         read_rows("")
 
 
-def test_what_is_nowhere_is_told_in_one_error(monkeypatch, caplog):
-    """The hub's client logs each of its tries, for half a minute."""
+def test_what_is_nowhere_is_told_in_one_error(monkeypatch, caplog, capsys):
+    """The hub's client logs each of its tries, for half a minute, in which one line says what is waited for."""
 
     def unreachable(*_, **__):
         logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 8s [Retry 5/5].")
@@ -97,6 +97,7 @@ def test_what_is_nowhere_is_told_in_one_error(monkeypatch, caplog):
     with pytest.raises(BadInput, match="some/name can be read neither from this machine nor from the hub: no network"):
         read_rows("some/name")
     assert not caplog.records
+    assert capsys.readouterr().err == "some/name is no file here: asking the hub for a data set of that name\n"
 
 
 def test_a_folder_and_an_unknown_kind_are_refused(tmp_path):
