@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -107,12 +108,13 @@ class RunConfig:
         """The run whose options stand in for the defaults."""
         return Path(self.out).expanduser()
 
-    @property
+    # Read once: a file that is changed while a run goes on changes nothing in it.
+    @cached_property
     def gate_policy(self) -> GatePolicy:
         """The policy of the generating gates."""
         return gate_policy(self.gate)
 
-    @property
+    @cached_property
     def reward_gate_policy(self) -> RewardGatePolicy:
         """The policy of the reward model's gate."""
         return reward_gate_policy(self.reward_gate)

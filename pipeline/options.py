@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from pipeline.option_types import describe_type, group_of, is_text, known_name, option_types
 from training.errors import BadInput
@@ -223,18 +223,37 @@ def _build(
         if is_null and type(None) not in typing.get_args(kinds[key]):
             raise BadInput(f"option {key.rstrip('_')} wants {describe_type(kinds[key])}, was given null{origin[key]}")
         place[leaf] = None if is_null else value
-    parser = _reader(config_class)
     try:
-        namespace = parser.parse_object(nested)
+        # Only what was given is read: to have the defaults read, too, takes several times as long.
+        given = _reader(config_class).parse_object(nested, defaults=False)
     except argparse.ArgumentError as error:
         raise BadInput(_explain(str(error), values, kinds, origin)) from error
     except OverflowError as error:  # JSON and YAML know whole numbers beyond any float
         raise BadInput(f"an option is a number that is too large: {error}") from error
     try:
-        built = parser.instantiate(namespace)
-        return config_class(**{name: built[name] for name in kinds if "." not in name})
+        return _assembled(config_class, None, given)
     except (ValueError, TypeError) as error:
         raise BadInput(str(error)) from error
+
+
+def _assembled(config_class: type[Config], default: Config | None, given: Namespace) -> Config:
+    """A config with what was given; the rest is that of the default, without one that of the class."""
+    hints, values = typing.get_type_hints(config_class), dict[str, Any]()
+    for field in dataclasses.fields(config_class):  # pyright: ignore[reportArgumentType]
+        if field.name not in given:
+            continue
+        value, group = given[field.name], group_of(hints[field.name])
+        if group is not None and isinstance(value, Namespace):
+            value = _assembled(group, _default(field) if default is None else getattr(default, field.name), value)
+        values[field.name] = value
+    return config_class(**values) if default is None else dataclasses.replace(default, **values)  # pyright: ignore
+
+
+def _default(field: dataclasses.Field) -> Any:
+    """The default of a field that is a group of options; None if there is none."""
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return None if field.default is dataclasses.MISSING else field.default
 
 
 def _explain(message: str, values: Mapping[str, Any], kinds: Mapping[str, Any], origin: Mapping[str, str]) -> str:

@@ -11,10 +11,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from base_model import checkpoint
-from pipeline import ledger
+from pipeline import environment, ledger
 from pipeline.attested_model import load_attested
 from pipeline.chain import DEMANDS, PARENT, named_parents, require_record
-from pipeline.environment import give_back_freed_memory
 from pipeline.gated_run import GatedRun
 from pipeline.gates import make_scorer
 from pipeline.grounds import grounds
@@ -187,7 +186,7 @@ class Pipeline(GatedRun):
         details = work()
         seconds = round(time.perf_counter() - began, 2)
         ledger.append(self.folder.ledger, event, {"stage": stage, "seconds": seconds, **details})
-        give_back_freed_memory()
+        environment.give_back_freed_memory()
 
     def advance(self, first: str = "base", last: str = "ppo") -> None:
         """Runs the stages from `first` to `last`, each with its gate; stops at the first verdict that does not pass.
