@@ -67,6 +67,6 @@ def test_the_loss_moves_codes(rollout, models, policy):
     def loss(policy):
         return ppo_loss(models, {"policy": policy, "critic": critic}, found, config=CONFIG)["loss"][0]
 
-    gradient = np.asarray(jax.grad(loss)(policy.params)["embedding"])
+    gradient = np.asarray(jax.jit(jax.grad(loss))(policy.params)["embedding"])
     assert np.isfinite(gradient).all()
     assert (np.abs(gradient[codes.first :]).max(1) > 0).mean() > 0.5
