@@ -9,7 +9,6 @@ rows.
 
 import json
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -17,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 from safety import real_toxicity
 from safety.prompt_media import WORDS, Content, attachments, content_of, text_of
 from safety.prompts import STRATA, GatePrompt, prompts_digest, require_text
+from training.dataset import from_hub
 from training.errors import BadInput
 
 PACKAGED = Path(__file__).parent / "data" / "prompts.jsonl"
@@ -128,11 +128,8 @@ def _rows(name: str, path: Path, split: str) -> Iterator[tuple[str, int, Any]]:
     elif path.exists():
         raise BadInput(f"gate prompts are read from .jsonl, .parquet or .txt files or from the hub, got {path}")
     else:
-        import datasets
-
-        print(f"{name} is no file here: asking the hub for a data set of that name", file=sys.stderr)
         try:
-            rows = datasets.load_dataset(name, split=split)
+            rows = from_hub(name, split)
         except Exception as error:  # the hub client has no common base for "not found" and "no network"
             raise BadInput(f"{name} is neither a .jsonl/.parquet file nor a data set to be had: {error}") from error
         for number, row in enumerate(rows, start=1):

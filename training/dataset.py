@@ -98,7 +98,6 @@ def _object(line: str) -> dict[str, Any]:
 def _read_with_datasets(path: Path, name: str, split: str) -> list[Row]:
     import datasets
 
-    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # a line for each try; what came of it is said here
     try:
         if path.suffix == ".parquet":
             if not path.exists():
@@ -107,8 +106,7 @@ def _read_with_datasets(path: Path, name: str, split: str) -> list[Row]:
             # A damaged picture is one bad row, and a path starts at the file's folder and nowhere else.
             _leave_encoded(data.info.features, datasets.Image)
         else:
-            print(f"{name} is no file here: asking the hub for a data set of that name", file=sys.stderr)
-            data = datasets.load_dataset(name, split=split)
+            data = from_hub(name, split)
         # `datasets` would decode these with torch.
         _leave_encoded(data.info.features, datasets.Audio | datasets.Video)
         # Arrow looks at the text, and `datasets` decodes the pictures, only as rows are taken.
@@ -119,6 +117,15 @@ def _read_with_datasets(path: Path, name: str, split: str) -> list[Row]:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BadInput(f"{name} can be read neither from this machine nor from the hub: {reason}") from error
     return [Row(values, f"{name}:{number}", path.parent) for number, values in enumerate(rows, 1)]
+
+
+def from_hub(name: str, split: str) -> Any:
+    """A data set by its name on the hub. A line on stderr says what is waited for, half a minute if it is not there."""
+    import datasets
+
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # a line for each try: the error tells the end
+    print(f"{name} is no file here: asking the hub for a data set of that name", file=sys.stderr)
+    return datasets.load_dataset(name, split=split)
 
 
 def _leave_encoded(features: Any, kinds: Any) -> None:
