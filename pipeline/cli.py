@@ -4,6 +4,7 @@ Exit codes: 0 done or passed, 1 crash, 2 usage or bad input, 3 gate failed, 4 ga
 130 interrupted.
 """
 
+import atexit
 import dataclasses
 import difflib
 import importlib
@@ -34,9 +35,10 @@ def entry() -> int:
     environment.open_standard_streams()
     if sys.argv[1:] and not {"-h", "--help"} & set(sys.argv):  # a help page is to come at once
         environment.keep_freed_memory(os.environ)
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # at the very end Python takes handlers back
     signal.signal(signal.SIGINT, _interrupt)
     code = main()
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python is about to end, and would show a traceback of its own
+    signal.signal(signal.SIGINT, lambda *_: os._exit(code))  # all is done and said; Python would show a traceback
     return code
 
 
@@ -61,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         if signal.getsignal(signal.SIGINT) is _interrupt_again:
-            signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # what is to be said is said here
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is to be said is said here
         _complain("interrupted")
         return 130
     except BrokenPipeError:  # `theodolite ... | head`: nobody is left to read
