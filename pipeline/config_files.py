@@ -63,7 +63,7 @@ def tiny_omni() -> BasePretrain:
 
 def image_tokenizer() -> ImageTokenizerTrain:
     """How the shipped image tokenizer was made."""
-    return ImageTokenizerTrain(training=ImageTokenizerConfig(max_steps=500, save_steps=100, eval_steps=200))
+    return ImageTokenizerTrain(training=ImageTokenizerConfig(max_steps=2000, save_steps=100, eval_steps=500))
 
 
 def alignment() -> Run:
