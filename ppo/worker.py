@@ -16,7 +16,7 @@ from base_model.interleave import Example
 from base_model.media import Media, room
 from base_model.sampling import Samples, SamplingConfig, sample
 from ppo.config import PPOConfig
-from ppo.rollout import Models, Rollout, ScoreStatistics, assess, join, responses_of, reward_scores
+from ppo.rollout import Models, Rollout, ScoreStatistics, assess
 from training.dataset import batch_indices
 from training.sharding import shard_batch
 
@@ -56,20 +56,24 @@ class RolloutWorker:
             extra: "score_statistics" and "kl_controller".
             index: number of the rollout, which says what is asked and drawn.
         """
+        return self._rollout(params, extra, index, stream=_ROLLOUTS)
+
+    def score_statistics(self, extra: Mapping[str, Any]) -> ScoreStatistics:
+        """The reward model's mean and standard deviation on the reference's replies to the first rollout's prompts."""
+        # A rollout like any other, of which the rest is thrown away: one program less to compile.
+        params = {"policy": self.reference, "critic": self.reward_model}
+        _, metrics = self._rollout(params, extra, 0, stream=_STATISTICS)
+        return ScoreStatistics(metrics["score"], metrics["score_std"] + 1e-6)
+
+    def _rollout(
+        self, params: Mapping[str, Any], extra: Mapping[str, Any], index: int, *, stream: int
+    ) -> tuple[Rollout, dict[str, jax.Array]]:
         prompts, cuts, numbers = self._draw_prompts(index)
-        samples = self._answer(params["policy"], prompts, cuts, numbers, stream=_ROLLOUTS)
+        samples = self._answer(params["policy"], prompts, cuts, numbers, stream=stream)
         return assess(
             self.models, params["policy"], params["critic"], self.reference, self.reward_model, prompts, samples,
             extra["score_statistics"], extra["kl_controller"].coefficient, config=self.config,
         )  # fmt: skip
-
-    def score_statistics(self) -> ScoreStatistics:
-        """The reward model's mean and standard deviation on the reference's replies to the first rollout's prompts."""
-        prompts, cuts, numbers = self._draw_prompts(0)
-        samples = self._answer(self.reference, prompts, cuts, numbers, stream=_STATISTICS)
-        sequences = join(prompts, responses_of(samples, self.models.vocabulary))
-        scores = reward_scores(self.models, self.reward_model, sequences)
-        return ScoreStatistics(scores.mean(), scores.std() + 1e-6)
 
     def _draw_prompts(self, index: int) -> tuple[Batch, tuple[int, ...], np.ndarray]:
         """Prompts of a rollout, left-padded, and where long ones are cut to be read in parts.

@@ -156,7 +156,8 @@ def loop(tiny_model):
         def assess(models, policy, critic, reference, reward, prompts, samples, statistics, kl_coef, *, config):
             seen["rollouts"].append(float(kl_coef))
             seen["statistics"].append(float(statistics.mean))
-            return Rollout(*[batch(len(prompts.tokens))] * len(Rollout._fields)), {"kl": jnp.float32(2.0)}
+            metrics = {"kl": jnp.float32(2.0), "score": jnp.float32(4.0), "score_std": jnp.float32(1.0)}
+            return Rollout(*[batch(len(prompts.tokens))] * len(Rollout._fields)), metrics
 
         def update(state, batch, frozen, *, loss, optimizer, micro_batches):
             seen["updates"].append((batch.mask.shape[0], micro_batches))
@@ -168,11 +169,12 @@ def loop(tiny_model):
             patch.setattr(ppo.worker, "sample", sample)
             patch.setattr(ppo.worker, "assess", assess)
             patch.setattr(ppo.learner, "update", update)
-            patch.setattr(ppo.worker, "join", lambda prompts, responses: prompts)
-            patch.setattr(ppo.worker, "reward_scores", lambda models, params, sequences: jnp.array([3.0, 5.0]))
+            patch.setattr(ppo.learner.Learner, "compile_ahead", lambda *_: None)
             patch.setattr(jax, "jit", lambda function, **options: function)
             rows = as_rows([{"prompt": "hello"}, {"prompt": "how are you"}])
             PPOTrainer(model, reward_model, replace(config, output_dir=str(folder)), rows).train()
+        if config.normalize_scores:  # the first one is made for the statistics, and judged by none
+            assert seen["rollouts"].pop(0) == pytest.approx(config.kl_coef) and seen["statistics"].pop(0) == 0
         return seen
 
     return run

@@ -13,6 +13,7 @@ from flax import nnx
 from tiny_world import TALK, Killed, killed_at, one_layer, prompt_rows, scalar, talk_rows
 
 import ppo.interpolation
+import ppo.learner
 import ppo.worker
 from base_model.batch import cuts_of
 from base_model.checkpoint import structure_of
@@ -49,6 +50,12 @@ def reward_model(model):
 def start(model, reward_model, picture):
     """Makes a trainer."""
     return lambda options=OPTIONS, rows=None: PPOTrainer(model, reward_model, options, rows or prompt_rows(picture))
+
+
+@pytest.fixture
+def one_after_another(monkeypatch):
+    """The step is compiled when it is taken: rollouts are asked for nothing but themselves and, first, statistics."""
+    monkeypatch.setattr(ppo.learner.Learner, "compile_ahead", lambda *_: None)
 
 
 @pytest.fixture
@@ -120,9 +127,11 @@ def test_scores_are_measured_against_the_references_replies(whole, start):
     assert mean != first["score"], "not of the rollout itself"
 
 
-def test_the_same_seed_gives_the_same_bytes_and_a_kill_changes_nothing(whole, start, here, monkeypatch):
+def test_the_same_seed_gives_the_same_bytes_and_a_kill_changes_nothing(
+    whole, start, here, monkeypatch, one_after_another
+):
     with monkeypatch.context() as patch:
-        patch.setattr(ppo.worker, "assess", killed_at(4, ppo.worker.assess))
+        patch.setattr(ppo.worker, "assess", killed_at(5, ppo.worker.assess))
         with pytest.raises(Killed):
             start().train()
     assert len(lines((here / "out" / "metrics.jsonl").read_text())) == 2, "the third was made and not yet written"
@@ -132,12 +141,14 @@ def test_the_same_seed_gives_the_same_bytes_and_a_kill_changes_nothing(whole, st
     assert content_digest(trainer.model.params) == content_digest(whole[0].model.params)
 
 
-def test_scores_that_are_not_numbers_end_the_run_and_the_state_before_is_kept(whole, start, here, monkeypatch):
+def test_scores_that_are_not_numbers_end_the_run_and_the_state_before_is_kept(
+    whole, start, here, monkeypatch, one_after_another
+):
     calls = []
 
     def broken_at_the_third(models, policy, critic, reference, reward_model, *rest, **options):
         calls.append(None)
-        if len(calls) == 3:
+        if len(calls) == 1 + 3:
             reward_model = jax.tree.map(lambda leaf: leaf * jnp.nan, reward_model)
         return assess(models, policy, critic, reference, reward_model, *rest, **options)
 
@@ -149,7 +160,9 @@ def test_scores_that_are_not_numbers_end_the_run_and_the_state_before_is_kept(wh
     assert latest_step(here / "out" / "state") == 2
 
 
-def test_prompts_that_are_read_in_parts_are_answered_and_assessed_alike(whole, start, here, monkeypatch):
+def test_prompts_that_are_read_in_parts_are_answered_and_assessed_alike(
+    whole, start, here, monkeypatch, one_after_another
+):
     cuts, found = [], []
 
     def in_parts(*arguments, **options):
@@ -157,20 +170,25 @@ def test_prompts_that_are_read_in_parts_are_answered_and_assessed_alike(whole, s
         return sample(*arguments, **options)
 
     def first_alone(*arguments, **options):
-        found.append(assess(*arguments, **options)[1])
-        raise Killed
+        made = assess(*arguments, **options)
+        found.append(made[1])
+        if len(found) == 2:
+            raise Killed
+        return made
 
     monkeypatch.setattr(ppo.worker, "cuts_of", partial(cuts_of, at_once=16))
     monkeypatch.setattr(ppo.worker, "sample", in_parts)
     monkeypatch.setattr(ppo.worker, "assess", first_alone)
     with pytest.raises(Killed):
         start().train()
-    assert cuts and all(cuts) and found[0]["sampler_mismatch"] < 1e-5
+    assert cuts and all(cuts) and found[1]["sampler_mismatch"] < 1e-5
     for name in ("score", "entropy", "response_length"):
-        assert found[0][name] == pytest.approx(lines(whole[2])[0][name], abs=1e-4)
+        assert found[1][name] == pytest.approx(lines(whole[2])[0][name], abs=1e-4)
 
 
-def test_adapters_of_policy_and_critic_and_a_kill_changes_nothing(model, reward_model, start, here, monkeypatch):
+def test_adapters_of_policy_and_critic_and_a_kill_changes_nothing(
+    model, reward_model, start, here, monkeypatch, one_after_another
+):
     options = replace(OPTIONS, lora_r=2, max_steps=2, save_steps=1)
     whole, seen = start(options), []
     with monkeypatch.context() as patch:
@@ -181,7 +199,7 @@ def test_adapters_of_policy_and_critic_and_a_kill_changes_nothing(model, reward_
     assert [line["first_ratio_mean"] for line in lines((here / "out" / "metrics.jsonl").read_text())] == [
         pytest.approx(1, abs=1e-5)
     ] * 2
-    policy, critic, reference, judge = seen[1]
+    policy, critic, reference, judge = seen[2]
     assert content_digest(reference) == content_digest(model.params)
     assert content_digest(judge) == content_digest(reward_model.params)
     for moved, still in ((policy, reference), (critic["trunk"], judge["trunk"])):
@@ -192,7 +210,7 @@ def test_adapters_of_policy_and_critic_and_a_kill_changes_nothing(model, reward_
     assert digest != content_digest(model.params)
     shutil.rmtree(here / "out")
     with monkeypatch.context() as patch:
-        patch.setattr(ppo.worker, "assess", killed_at(2, assess))
+        patch.setattr(ppo.worker, "assess", killed_at(3, assess))
         with pytest.raises(Killed):
             start(options).train()
     resumed = start(options)
