@@ -1,7 +1,6 @@
 """Who learns from rollouts: shuffled minibatches, and one optimizer step on each."""
 
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -48,25 +47,12 @@ class Learner:
             supervised: rows beside every minibatch (ppo/ptx.py), if there are to be any.
         """
         self._mesh, self._minibatch, self._config, self._frozen = mesh, minibatch, config, frozen
-        self._supervised, self._ahead = supervised, None
+        self._supervised = supervised
         loss = partial(ppo_ptx_loss if supervised else ppo_loss, models, config=config)
         self._step = jax.jit(
             partial(update, loss=loss, optimizer=optimizer, micro_batches=config.gradient_accumulation_steps),
             donate_argnums=0,
         )
-
-    def compile_ahead(self, state: TrainState, rollout: Callable[[TrainState], Rollout]) -> None:
-        """Begins to compile the step, which takes longest of all, while rollouts are compiled and the first is made.
-
-        Args:
-            state: as the first step will be given it.
-            rollout: what makes rollouts, of which only the shapes are asked.
-        """
-        zeros = lambda x: np.zeros((self._minibatch, *x.shape[1:]), x.dtype)  # noqa: E731
-        part = self._placed(jax.tree.map(zeros, jax.eval_shape(rollout, state)), 0)
-        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
-        compiled = lambda: self._step.lower(shapes, part, self._frozen).compile()  # noqa: E731
-        self._ahead = ThreadPoolExecutor(1).submit(compiled)
 
     def learn(self, state: TrainState, rollout: Rollout, index: int) -> tuple[TrainState, dict[str, Any]]:
         """Passes over rollout number `index`, fewer than num_ppo_epochs when the policy has moved beyond target_kl.
@@ -75,20 +61,16 @@ class Learner:
             The state, and the metrics of all minibatches, averaged; of the first one beside them as `first_<name>`.
         """
         config, updates = self._config, list[Mapping[str, Any]]()
-        if self._ahead is not None:
-            self._ahead.result()
         for epoch in range(config.num_ppo_epochs):
             order = np.random.default_rng((config.seed, index, epoch)).permutation(len(rollout.mask))
             for number, rows in enumerate(order.reshape(config.num_mini_batches, self._minibatch)):
                 part: Any = jax.tree.map(lambda x: x[rows], rollout)  # noqa: B023
-                before = (index * config.num_ppo_epochs + epoch) * config.num_mini_batches
-                state, report = self._step(state, self._placed(part, before + number), self._frozen)
+                if self._supervised is not None:
+                    before = (index * config.num_ppo_epochs + epoch) * config.num_mini_batches
+                    part = self._supervised.beside(part, before + number)
+                state, report = self._step(state, shard_batch(part, self._mesh), self._frozen)
                 updates.append(report)
             if config.target_kl and float(updates[-1]["approx_kl_k3"]) > config.target_kl:
                 break
         means = {name: sum(report[name] for report in updates) / len(updates) for name in updates[0]}
         return state, {**means, **{f"first_{name}": updates[0][name] for name in _FIRST}}
-
-    def _placed(self, part: Any, number: int) -> Any:
-        """Minibatch `number`, of all that are taken, on the mesh, with its supervised rows."""
-        return shard_batch(part if self._supervised is None else self._supervised.beside(part, number), self._mesh)

@@ -108,7 +108,6 @@ def response_values(models: Models, params: Any, sequences: Batch, *, length: in
     return token_values(models.structure, params, sequences)[:, -length - 1 : -1]
 
 
-@partial(jax.jit, static_argnames="models")
 def reward_scores(models: Models, params: Any, sequences: Batch) -> Float[Array, " B"]:
     """The reward model's score at the last token of each row."""
     return segment_scores(token_values(models.structure, params, sequences), jnp.asarray(sequences.segments), 1)[:, 0]

@@ -24,7 +24,7 @@ from ppo.kl import KLControllerState, update_kl_controller
 from ppo.learner import Learner
 from ppo.prompts import prompt_examples
 from ppo.ptx import SupervisedRows
-from ppo.rollout import Models, Rollout, ScoreStatistics
+from ppo.rollout import Models, ScoreStatistics
 from ppo.worker import RolloutWorker
 from reward.model import scalar_logical_axes
 from training.checkpoint import content_digest, latest_step
@@ -141,12 +141,9 @@ class PPOTrainer:
             self._models, optimizer, mesh, minibatch=minibatch, config=args, frozen=frozen, supervised=self._supervised
         )
 
-        def rollout(state: TrainState, index: int) -> tuple[Rollout, Mapping[str, Any]]:
-            return worker.rollout(whole(state.params), state.extra, index)
-
         def rollout_and_update(state: TrainState, index: int) -> tuple[TrainState, Mapping[str, Any]]:
-            made, metrics = rollout(state, index)
-            state, updates = learner.learn(state, made, index)
+            rollout, metrics = worker.rollout(whole(state.params), state.extra, index)
+            state, updates = learner.learn(state, rollout, index)
             controller = update_kl_controller(
                 state.extra["kl_controller"], metrics["kl"], episodes=episodes, target=args.kl_target or 1.0,
                 horizon=args.kl_horizon if args.kl_target else None,
@@ -156,17 +153,16 @@ class PPOTrainer:
         def policy(state: TrainState) -> LanguageModel:
             return self.model.with_params(whole(state.params)["policy"])
 
-        extra = {
+        beginning = {
             "kl_controller": KLControllerState(jnp.float32(args.kl_coef), jnp.float32(0)),
             "score_statistics": ScoreStatistics(jnp.float32(0), jnp.float32(1)),
         }
-        state = initial_state(trained, trained_axes, optimizer, mesh, extra)
-        learner.compile_ahead(state, lambda state: rollout(state, 0)[0])
+        # Placed as steps will find it: assess would be compiled a second time for values that lie elsewhere.
+        extra = jax.device_put(beginning, replicated(mesh))
         if args.normalize_scores and latest_step(folder / "state") is None:  # else they come with the state
-            statistics = jax.device_put(worker.score_statistics(state.extra), replicated(mesh))
-            state = state._replace(extra={**state.extra, "score_statistics": statistics})
+            extra["score_statistics"] = worker.score_statistics(extra)
         state = fit(
-            state,
+            initial_state(trained, trained_axes, optimizer, mesh, extra),
             rollout_and_update,
             total_steps=total,
             config=args,

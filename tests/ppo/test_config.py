@@ -169,7 +169,6 @@ def loop(tiny_model):
             patch.setattr(ppo.worker, "sample", sample)
             patch.setattr(ppo.worker, "assess", assess)
             patch.setattr(ppo.learner, "update", update)
-            patch.setattr(ppo.learner.Learner, "compile_ahead", lambda *_: None)
             patch.setattr(jax, "jit", lambda function, **options: function)
             rows = as_rows([{"prompt": "hello"}, {"prompt": "how are you"}])
             PPOTrainer(model, reward_model, replace(config, output_dir=str(folder)), rows).train()

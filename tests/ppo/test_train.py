@@ -13,7 +13,6 @@ from flax import nnx
 from tiny_world import TALK, Killed, killed_at, one_layer, prompt_rows, scalar, talk_rows
 
 import ppo.interpolation
-import ppo.learner
 import ppo.worker
 from base_model.batch import cuts_of
 from base_model.checkpoint import structure_of
@@ -53,12 +52,6 @@ def start(model, reward_model, picture):
 
 
 @pytest.fixture
-def one_after_another(monkeypatch):
-    """The step is compiled when it is taken: rollouts are asked for nothing but themselves and, first, statistics."""
-    monkeypatch.setattr(ppo.learner.Learner, "compile_ahead", lambda *_: None)
-
-
-@pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -67,11 +60,18 @@ def here(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def whole(start, tmp_path_factory):
     """A run from start to end: trainer, what it returned, its metrics and its folder."""
-    folder = tmp_path_factory.mktemp("whole")
+    folder, places = tmp_path_factory.mktemp("whole"), []
+
+    def placed(models, policy, critic, reference, reward, prompts, samples, *rest, **options):
+        places.append(jax.tree.map(lambda x: x.sharding, (policy, critic, *rest)))
+        return assess(models, policy, critic, reference, reward, prompts, samples, *rest, **options)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setattr(ppo.worker, "assess", placed)
         trainer = start()
         returned = trainer.train()
+    assert len(places) == 5 and all(place == places[0] for place in places), "else it is compiled more than once"
     return trainer, returned, (folder / "out" / "metrics.jsonl").read_text(), folder / "out"
 
 
@@ -127,9 +127,7 @@ def test_scores_are_measured_against_the_references_replies(whole, start):
     assert mean != first["score"], "not of the rollout itself"
 
 
-def test_the_same_seed_gives_the_same_bytes_and_a_kill_changes_nothing(
-    whole, start, here, monkeypatch, one_after_another
-):
+def test_the_same_seed_gives_the_same_bytes_and_a_kill_changes_nothing(whole, start, here, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(ppo.worker, "assess", killed_at(5, ppo.worker.assess))
         with pytest.raises(Killed):
@@ -141,14 +139,12 @@ def test_the_same_seed_gives_the_same_bytes_and_a_kill_changes_nothing(
     assert content_digest(trainer.model.params) == content_digest(whole[0].model.params)
 
 
-def test_scores_that_are_not_numbers_end_the_run_and_the_state_before_is_kept(
-    whole, start, here, monkeypatch, one_after_another
-):
+def test_scores_that_are_not_numbers_end_the_run_and_the_state_before_is_kept(whole, start, here, monkeypatch):
     calls = []
 
     def broken_at_the_third(models, policy, critic, reference, reward_model, *rest, **options):
         calls.append(None)
-        if len(calls) == 1 + 3:
+        if len(calls) == 1 + 3:  # the first one is made for the statistics
             reward_model = jax.tree.map(lambda leaf: leaf * jnp.nan, reward_model)
         return assess(models, policy, critic, reference, reward_model, *rest, **options)
 
@@ -160,9 +156,7 @@ def test_scores_that_are_not_numbers_end_the_run_and_the_state_before_is_kept(
     assert latest_step(here / "out" / "state") == 2
 
 
-def test_prompts_that_are_read_in_parts_are_answered_and_assessed_alike(
-    whole, start, here, monkeypatch, one_after_another
-):
+def test_prompts_that_are_read_in_parts_are_answered_and_assessed_alike(whole, start, here, monkeypatch):
     cuts, found = [], []
 
     def in_parts(*arguments, **options):
@@ -186,9 +180,7 @@ def test_prompts_that_are_read_in_parts_are_answered_and_assessed_alike(
         assert found[1][name] == pytest.approx(lines(whole[2])[0][name], abs=1e-4)
 
 
-def test_adapters_of_policy_and_critic_and_a_kill_changes_nothing(
-    model, reward_model, start, here, monkeypatch, one_after_another
-):
+def test_adapters_of_policy_and_critic_and_a_kill_changes_nothing(model, reward_model, start, here, monkeypatch):
     options = replace(OPTIONS, lora_r=2, max_steps=2, save_steps=1)
     whole, seen = start(options), []
     with monkeypatch.context() as patch:
