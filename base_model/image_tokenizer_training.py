@@ -73,8 +73,8 @@ class Pictures:
 def relative_error(structure: nnx.GraphDef, params: Any, images: UInt8[Any, "B H W 3"]) -> Totals:
     """Sum over pictures of the mean squared difference to the picture given back, over the picture's own variance.
 
-    A small shape on a plain ground counts as much as a picture that is full of edges; without that, its colour is
-    learned last. Pixels lie in [-1, 1]; a hundredth is added to the variance, for pictures of one colour have none.
+    So a small shape on a plain ground counts as much as a picture that is full of edges. Pixels lie in [-1, 1]; a
+    hundredth is added to the variance, for pictures of one colour have none.
     """
     autoencoder = nnx.merge(structure, params)
     wanted = images.astype(jnp.float32) / 127.5 - 1

@@ -9,7 +9,7 @@ def packaged_files(given: Path | None) -> Path:
     """The folder that was given, or else the one that `theodolite base pretrain` writes them to, filled if need be."""
     if given is not None:
         return given
-    from pipeline.data.packaged import write_packaged_data
+    from pipeline.data.omni import write_omni_data
 
-    write_packaged_data(FOLDER)
+    write_omni_data(FOLDER)
     return FOLDER

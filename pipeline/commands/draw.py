@@ -11,7 +11,8 @@ class BaseDraw:
         prompt: the user's turn.
         checkpoint: folder of the model.
         out: PNG to write; of several copies the number stands before its ending.
-        temperature: 0 takes the most likely code.
+        temperature: 0 takes the most likely code. Where a shape may begin anywhere, plain ground is the most likely
+            everywhere: far below 1, pictures stay empty.
         top_p: only the most likely codes that together have this probability.
         copies: how many pictures.
         seed: of the pictures.
@@ -20,7 +21,7 @@ class BaseDraw:
     prompt: str
     checkpoint: str
     out: str = "picture.png"
-    temperature: float = 0.7
+    temperature: float = 1.0
     top_p: float = 0.95
     copies: int = 1
     seed: int = 0

@@ -41,14 +41,6 @@ def drawing_rows(shown: dict[str, str], named: list[pictures.Emoji]) -> Rows:
     ]
 
 
-def chosen_drawings(out: Path, count: int) -> Rows:
-    """`count` shapes that differ in name, and as many emoji, evenly from the packaged ones in `out`."""
-    by_name = {name: path for path, name in reversed(described(pictures.questions(out, "train")).items())}
-    shapes = {path: name for name, path in sorted(by_name.items())[:: len(by_name) // count][:count]}
-    named = [emoji for emoji in pictures.emojis(out) if emoji.split == "train"]
-    return drawing_rows(shapes, named[:: len(named) // count][:count])
-
-
 def clip_rows(shown: dict[str, str], count: int, rng: np.random.Generator) -> Rows:
     """Two or three pictures, one a second, and a question about which comes when."""
     paths, rows = list(shown), []
