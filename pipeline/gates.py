@@ -138,7 +138,7 @@ def reward_evidence(
     ]
     # Short texts, so that they share a width alone and are padded to several times their length beside the longest one.
     some = sorted(texts, key=len)[:32]
-    alone = score(model, some, batch_size=1)
+    alone = score(model, some, batch_size=1, packed=False)
     wide = score(model, [*some, max([*texts, *drawn], key=len)])[:-1]
     return RewardEvidence(
         pairs=pairs_jsonl(rows),

@@ -65,14 +65,21 @@ WIDTH, PICTURES = 256, 4
 
 
 def score(
-    model: LanguageModel, examples: Sequence[Example], *, batch_size: int = 16, dtype: DTypeLike = jnp.float32
+    model: LanguageModel,
+    examples: Sequence[Example],
+    *,
+    batch_size: int = 16,
+    packed: bool = True,
+    dtype: DTypeLike = jnp.float32,
 ) -> np.ndarray:
     """Raw scores of texts, float64 [N] in the order given; padding and company change nothing beyond rounding.
 
     Args:
         model: a reward model.
-        examples: the texts. Several share a row, without seeing each other.
-        batch_size: rows at the same time; with 1 each text has a row of its own, as narrow as it can be.
+        examples: the texts.
+        batch_size: rows at the same time.
+        packed: several texts share a row, without seeing each other; else each has a row of its own, and rows are as
+            narrow as they can be.
         dtype: of the matrix products.
 
     Raises:
@@ -80,14 +87,14 @@ def score(
     """
     require_media(examples, model.tokenizer.soft_tokens, model.config)
     structure = structure_of(model.config, model.tokenizer, dtype=dtype)
-    longest, alone = max(map(len, examples), default=0), batch_size == 1
+    longest = max(map(len, examples), default=0)
     # A model that sees gets blank pictures even where there are none: else there would be a shape for that, too.
-    slots = lambda leaf: jax.ShapeDtypeStruct((1 if alone else PICTURES, *leaf.shape[1:]), leaf.dtype)  # noqa: E731
+    slots = lambda leaf: jax.ShapeDtypeStruct((PICTURES if packed else 1, *leaf.shape[1:]), leaf.dtype)  # noqa: E731
     room_at_least = jax.tree.map(slots, room_of_one(model.config))
     media = room([[example.media] for example in examples], at_least=room_at_least)
-    width = bucket(longest, 64 if alone else WIDTH)
+    width = bucket(longest, WIDTH if packed else 64)
     scores = np.zeros(len(examples))
-    for rows in _rows(examples, width, media, batch_size):
+    for rows in _rows(examples, width, media, batch_size=batch_size, packed=packed):
         batch = pack([[examples[i] for i in row] for row in rows], width, media)
         values = np.asarray(batch_values(structure, model.params, batch))
         for row, chosen in enumerate(rows):
@@ -96,15 +103,15 @@ def score(
     return scores
 
 
-def _rows(examples: Sequence[Example], width: int, media: Media, batch_size: int) -> Iterator[list[list[int]]]:
+def _rows(
+    examples: Sequence[Example], width: int, media: Media, *, batch_size: int, packed: bool
+) -> Iterator[list[list[int]]]:
     """Which texts stand in the rows of each batch, the longest first; batches are filled up with empty rows."""
     order = np.argsort([-len(example) for example in examples], kind="stable")
-    if batch_size == 1:
-        yield from ([[i]] for i in order)
-        return
     slots = [0 if inputs is None else jax.tree.leaves(inputs)[0].shape[0] for inputs in media]
     sizes = [(len(examples[i]), *count([examples[i].media])) for i in order]
-    rows = [[int(order[i]) for i in row] for row in first_fit(sizes, (width, *slots))] if sizes else []
+    together = first_fit(sizes, (width, *slots)) if sizes and packed else [[i] for i in range(len(order))]
+    rows = [[int(order[i]) for i in row] for row in together]
     for first in range(0, len(rows), batch_size):
         chosen = rows[first : first + batch_size]
         yield chosen + [[]] * (batch_size - len(chosen))

@@ -61,10 +61,11 @@ def test_padding_changes_no_score(model, small, examples, scores, width, side, r
     np.testing.assert_allclose(found, scores, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("size", [1, 4])
-def test_the_batch_changes_no_score(model, examples, scores, size):
-    np.testing.assert_allclose(score(model, examples, batch_size=size), scores, atol=TOLERANCE)
-    np.testing.assert_allclose(score(model, examples[::-1], batch_size=size)[::-1], scores, atol=TOLERANCE)
+@pytest.mark.parametrize(("size", "packed"), [(1, False), (4, False), (4, True)])
+def test_the_batch_changes_no_score(model, examples, scores, size, packed):
+    options = {"batch_size": size, "packed": packed}
+    np.testing.assert_allclose(score(model, examples, **options), scores, atol=TOLERANCE)
+    np.testing.assert_allclose(score(model, examples[::-1], **options)[::-1], scores, atol=TOLERANCE)
 
 
 def test_products_of_another_dtype_are_rounded_and_no_more(model, examples, scores):
