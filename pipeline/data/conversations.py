@@ -162,6 +162,8 @@ def chitchat() -> list[Conversation]:
     scores = toxicity_scores(
         [text for turns in spoken.values() for turn in turns for text in (*turn, join(turn))],
     )
+    # Most turns are one message, and many are said often: each has one Turn, whose key is made once.
+    alone = {text: scored(text, scores) for text in scores}
     conversations = []
     for name in sorted(spoken):
         marks = [int(mark) for mark in stored[name].get("ratings", {}).values()]
@@ -171,8 +173,8 @@ def chitchat() -> list[Conversation]:
                 id=name,
                 topic=clean(stored[name].get("prompt") or ""),
                 rating=sum(marks) / len(marks) if marks else None,
-                turns=tuple(scored(t, scores, *turn) for t, turn in joined),
-                messages=tuple(scored(m, scores) for turn in spoken[name] for m in turn),
+                turns=tuple(alone[t] if len(turn) == 1 else scored(t, scores, *turn) for t, turn in joined),
+                messages=tuple(alone[m] for turn in spoken[name] for m in turn),
             )
         )
     return conversations
