@@ -21,7 +21,7 @@ from benchmarks.parts.shapes import named, recognised  # noqa: E402
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder with pretrain.jsonl, pretrain_heldout.jsonl and images")
+    parser.add_argument("--data", type=Path, help="folder with pretrain_heldout.jsonl, omni_heldout.jsonl and images")
     given = parser.parse_args()
     data = packaged_files(given.data)
     print(result.write("image_tokenizer", {"tokenizer": tokenizer_figures(data), "shapes": shape_figures(data)}))
