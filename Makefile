@@ -1,5 +1,6 @@
 # make quickstart   the whole pipeline on the shipped model and packaged data
 # make test         linters, types, import layers and tests
+# make test-all     the same with the longest tests
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_FLAGS ?= -n 2 --dist loadscope --no-loadscope-reorder
@@ -13,12 +14,13 @@ RUNNABLE := $(VENV)/.installed-quickstart
 DEVELOPABLE := $(VENV)/.installed-dev
 BROWSABLE := $(VENV)/.installed-browser
 
-.PHONY: help quickstart test lint bench clean
+.PHONY: help quickstart test test-all lint bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make quickstart   run the whole pipeline on the shipped model and packaged data (5 to 7 minutes on two cores)"
 	@echo "make test         linters, types, import layers and tests"
+	@echo "make test-all     the same with the longest tests, which show more of what others show too"
 	@echo "make lint         linters, types and import layers only"
 	@echo "make bench        the benchmarks"
 	@echo "make clean        remove $(VENV) and the caches (never runs/)"
@@ -58,9 +60,10 @@ lint: $(DEVELOPABLE)
 	$(BIN)/lint-imports
 
 # The tests' numbers are those of a CPU, whatever else the machine has.
-test bench: export JAX_PLATFORMS = cpu
-test: lint $(BROWSABLE)
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+test test-all bench: export JAX_PLATFORMS = cpu
+test: CHOSEN = -m "not exhaustive"
+test test-all: lint $(BROWSABLE)
+	$(BIN)/python -m pytest $(PYTEST_FLAGS) $(CHOSEN)
 
 bench: $(DEVELOPABLE)
 	@for file in $(sort $(wildcard benchmarks/*.py)); do echo "== $$file"; $(BIN)/python $$file || exit 1; done

@@ -39,7 +39,12 @@ PLACED = {
     "all": ({"data_parallel": 2, "tensor_parallel": 2}, 4),
 }
 PROMPTS = ["hello", "what colour is the cat", "tell me where he went today"]
-CASES = [("pretraining", "tensor"), ("sft", "fsdp"), ("reward", "all"), ("ppo", "all")]
+CASES = [
+    pytest.param("pretraining", "tensor", marks=pytest.mark.exhaustive),
+    ("sft", "fsdp"),
+    pytest.param("reward", "all", marks=pytest.mark.exhaustive),
+    ("ppo", "all"),
+]
 
 
 def train(kind, devices, folder, out, placed, parts):

@@ -15,7 +15,7 @@ from safety.gate_folder import load
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("weights", ["int4", "int8"])
+@pytest.mark.parametrize("weights", ["int4", pytest.param("int8", marks=pytest.mark.exhaustive)])
 def test_a_gate_draws_from_the_rounded_model(in_process, tiny_model, tmp_path, weights):
     config, small = tiny_run.write(tmp_path, tiny_model), tmp_path / "small"
     assert cli.main(["base", "quantize", str(tmp_path / "base"), f"out={small}", f"weights={weights}"]) == 0

@@ -225,6 +225,7 @@ def test_a_step_of_adapters_compiles_for_four_chips(four_chips):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @needs_libtpu
 def test_training_compiles_for_four_chips_that_share_it(four_chips):
     # One layer of the tiny model: all of it takes minutes.

@@ -265,6 +265,8 @@ def test_models_must_fit_each_other(model, reward_model, picture, start):
         start(replace(OPTIONS, max_prompt_length=92))
 
 
+@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_supervised_rows_are_learned_beside_the_prompts(model, reward_model, picture, here):
     options = replace(
         OPTIONS, max_steps=2, save_steps=1, gradient_accumulation_steps=1, num_ppo_epochs=1, ptx_coef=3.0,
