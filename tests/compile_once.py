@@ -20,7 +20,7 @@ def runs(process):
     return True
 
 
-PLAIN = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+PLAIN = "--xla_backend_optimization_level=0"
 
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {PLAIN}"
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
