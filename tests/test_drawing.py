@@ -24,7 +24,7 @@ from safety.prompts import GatePrompt
 from sft.config import SFTConfig
 from sft.train import SFTTrainer
 
-pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
+pytestmark = pytest.mark.slow
 ASKED = "tell me"
 STEPS = {"per_device_train_batch_size": 4, "learning_rate": 2e-2, "lr_scheduler_type": "constant"}
 

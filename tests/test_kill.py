@@ -126,7 +126,6 @@ def killed(whole, nursery, request):
 
 
 @pytest.mark.slow
-@pytest.mark.exhaustive
 @pytest.mark.parametrize("killed", ["base"], indirect=True)
 def test_a_gate_killed_again_and_again(killed):
     run, kill, finish = killed
@@ -162,7 +161,6 @@ def test_sft_killed_again_and_again(killed, nursery):
 
 
 @pytest.mark.slow
-@pytest.mark.exhaustive
 @pytest.mark.parametrize("killed", ["reward"], indirect=True)
 def test_a_reward_model_killed_at_random_moments(killed):
     run, kill, finish = killed
@@ -193,7 +191,6 @@ def test_ppo_killed_again_and_again_and_the_end_of_a_run(killed, whole, nursery)
 
 
 @pytest.mark.slow
-@pytest.mark.exhaustive
 def test_pretraining_killed_again_and_again(folder, nursery):
     whole, run = folder / "pretrained", folder / "pretraining"
     assert nursery.run("tiny_run:pretrain", str(folder), str(whole)) == 0, nursery.log.read_text()
